@@ -1,0 +1,1 @@
+//! `siftbus`: an embeddable publish/subscribe message bus.
