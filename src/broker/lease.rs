@@ -1,0 +1,131 @@
+//! The lease word: all that a subscription remembers of one message it has handed out.
+//!
+//! Sixteen bytes. What a word means for the message is decided in `subscription.rs`; here is only
+//! how it is packed. Never-delivered messages have no word.
+
+use crate::time::Time;
+
+/// Where a message that was handed out at least once stands.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Acknowledged, or dropped by a rule; the word only keeps its place.
+    Done = 0,
+    /// Handed out; the deadline runs.
+    Leased = 1,
+    /// The deadline has passed and nobody has the message yet: its id can still ack (LS-8).
+    Lapsed = 2,
+    /// Given back by a nack: deliverable, its id is dead (LS-6, LS-10).
+    Ready = 3,
+    /// Given back with a delay: deliverable at the deadline, its id is dead.
+    Delayed = 4,
+}
+
+impl Phase {
+    const ALL: [Phase; 5] =
+        [Phase::Done, Phase::Leased, Phase::Lapsed, Phase::Ready, Phase::Delayed];
+}
+
+/// Deadline (48 bits), attempts (12), phase (4); generation (32); owner (32).
+#[derive(Copy, Clone, PartialEq, Eq)]
+pub(crate) struct Word {
+    bits: u64,
+    generation: u32,
+    owner: u32,
+}
+
+/// Attempts are counted up to this number and stay there.
+pub(crate) const MAX_ATTEMPTS: u16 = (1 << 12) - 1;
+
+const PHASE_BITS: u32 = 4;
+const DEADLINE_SHIFT: u32 = 16;
+
+impl Word {
+    /// The word of a message that is over before it was ever handed out.
+    pub(crate) const DONE: Word = Word { bits: Phase::Done as u64, generation: 0, owner: 0 };
+
+    /// A first lease.
+    pub(crate) fn leased(deadline: Time, owner: u32) -> Word {
+        let bits = deadline.as_millis() << DEADLINE_SHIFT | 1 << PHASE_BITS | Phase::Leased as u64;
+        Word { bits, generation: 1, owner }
+    }
+
+    pub(crate) fn phase(self) -> Phase {
+        let raw = (self.bits & ((1 << PHASE_BITS) - 1)) as usize;
+        Phase::ALL.get(raw).copied().expect("only phases are ever stored")
+    }
+
+    pub(crate) fn deadline(self) -> Time {
+        Time::from_millis(self.bits >> DEADLINE_SHIFT)
+    }
+
+    pub(crate) fn attempts(self) -> u16 {
+        (self.bits >> PHASE_BITS) as u16 & MAX_ATTEMPTS
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        self.generation
+    }
+
+    /// Who the outstanding message is counted against; zero for nobody.
+    pub(crate) fn owner(self) -> u32 {
+        self.owner
+    }
+
+    pub(crate) fn set_phase(&mut self, phase: Phase) {
+        self.bits = self.bits >> PHASE_BITS << PHASE_BITS | phase as u64;
+    }
+
+    pub(crate) fn set_deadline(&mut self, deadline: Time) {
+        self.bits =
+            deadline.as_millis() << DEADLINE_SHIFT | self.bits & ((1 << DEADLINE_SHIFT) - 1);
+    }
+
+    /// Hands the message out once more: next generation, one attempt more.
+    pub(crate) fn renew(&mut self, deadline: Time, owner: u32) {
+        let attempts = u64::from((self.attempts() + 1).min(MAX_ATTEMPTS));
+        self.bits =
+            deadline.as_millis() << DEADLINE_SHIFT | attempts << PHASE_BITS | Phase::Leased as u64;
+        self.generation = self.generation.wrapping_add(1);
+        self.owner = owner;
+    }
+}
+
+impl std::fmt::Debug for Word {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Word")
+            .field("phase", &self.phase())
+            .field("deadline", &self.deadline())
+            .field("attempts", &self.attempts())
+            .field("generation", &self.generation)
+            .field("owner", &self.owner)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_sixteen_bytes_and_its_parts_do_not_meet() {
+        assert_eq!(size_of::<Word>(), 16);
+        let mut word = Word::leased(Time::NEVER, 7);
+        assert_eq!((word.phase(), word.attempts(), word.generation()), (Phase::Leased, 1, 1));
+        assert_eq!(word.deadline(), Time::NEVER);
+        word.set_deadline(Time::from_millis(5));
+        word.set_phase(Phase::Delayed);
+        assert_eq!((word.phase(), word.attempts()), (Phase::Delayed, 1));
+        assert_eq!((word.deadline(), word.owner()), (Time::from_millis(5), 7));
+    }
+
+    #[test]
+    fn attempts_stop_at_their_limit_and_generations_go_on() {
+        let mut word = Word::leased(Time::NEVER, 0);
+        for _ in 0..MAX_ATTEMPTS {
+            word.renew(Time::NEVER, 0);
+        }
+        assert_eq!(word.attempts(), MAX_ATTEMPTS);
+        assert_eq!(word.generation(), u32::from(MAX_ATTEMPTS) + 1);
+        assert_eq!(word.phase(), Phase::Leased);
+    }
+}

@@ -1,0 +1,415 @@
+//! The log of one topic: segments, holds and pins.
+//!
+//! Every message is written once. It stays for as long as a *hold* is at or below its position, or
+//! a *pin* is on it; nothing else keeps messages (L2). A sealed segment below all holds is given
+//! back when nothing in it is pinned, and dissolved into segments of one slot when its pinned
+//! messages are less than half of its bytes.
+//!
+//! Readers find segments through a [`Directory`], which the shell keeps behind a lock of its own;
+//! the log answers with [`Change`]s to it. The log knows nothing of subscriptions.
+
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
+
+use super::slots::Tail;
+use crate::message::Published;
+use crate::sync::Arc;
+
+/// A segment of a topic's log.
+pub(crate) type Segment = super::slots::Segment<Published>;
+
+/// Slots of the first segment of a log; later ones double up to [`MAX_SLOTS`].
+pub(crate) const MIN_SLOTS: usize = 8;
+/// A segment closes at this many messages.
+pub(crate) const MAX_SLOTS: usize = 256;
+/// A segment closes when its messages reach this many bytes.
+pub(crate) const MAX_SEGMENT_BYTES: u64 = 256 * 1024;
+
+/// What happened to the set of segments that readers may find.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Added(Arc<Segment>),
+    Removed(u64),
+}
+
+/// Where readers find segments: base → segment.
+#[derive(Debug, Default)]
+pub(crate) struct Directory(BTreeMap<u64, Arc<Segment>>);
+
+impl Directory {
+    /// The segment that has `position`.
+    pub(crate) fn find(&self, position: u64) -> Option<&Arc<Segment>> {
+        let (_, segment) = self.0.range(..=position).next_back()?;
+        (position < segment.end()).then_some(segment)
+    }
+
+    /// Carries a change out; answers the segment that it took out of the directory.
+    pub(crate) fn apply(&mut self, change: Change) -> Option<Arc<Segment>> {
+        match change {
+            Change::Added(segment) => self.0.insert(segment.base(), segment),
+            Change::Removed(base) => self.0.remove(&base),
+        }
+    }
+}
+
+/// What the log knows of one segment besides its messages.
+#[derive(Debug)]
+struct Account {
+    segment: Arc<Segment>,
+    bytes: u64,
+    /// Pins per slot; empty until the first one.
+    pins: Box<[u32]>,
+    pinned: usize,
+    pinned_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct TopicLog {
+    tail: Option<Tail<Published>>,
+    /// By base; the tail's account is among them.
+    accounts: BTreeMap<u64, Account>,
+    tail_bytes: u64,
+    head: u64,
+    next_slots: usize,
+    holds: BTreeMap<u64, u32>,
+    bytes: u64,
+    messages: u64,
+    changes: SmallVec<[Change; 2]>,
+}
+
+impl TopicLog {
+    /// The position of the next message.
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Messages in memory.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Bytes of the messages in memory, counted as `Message::size`.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether some hold keeps whatever is appended next.
+    pub(crate) fn keeps_new(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
+    pub(crate) fn append(&mut self, message: Published) -> u64 {
+        let size = message.message.size() as u64;
+        let head = self.head;
+        let tail = match &mut self.tail {
+            Some(tail) => tail,
+            None => self.open_tail(),
+        };
+        let pushed = tail.push(message);
+        assert!(pushed.is_ok(), "a full tail is sealed at once");
+        let full = tail.is_full();
+        self.tail_bytes += size;
+        self.bytes += size;
+        self.messages += 1;
+        self.head += 1;
+        if full || self.tail_bytes >= MAX_SEGMENT_BYTES {
+            self.seal();
+        }
+        head
+    }
+
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// Closes the tail if nothing keeps it, so that it can go.
+    pub(crate) fn seal_if_unused(&mut self) {
+        if self.holds.is_empty() {
+            self.seal();
+        }
+    }
+
+    /// Changes to the directory since the last call, in order.
+    pub(crate) fn take_changes(&mut self) -> SmallVec<[Change; 2]> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Keeps everything from `position` on until the hold moves.
+    pub(crate) fn hold(&mut self, position: u64) {
+        *self.holds.entry(position).or_default() += 1;
+    }
+
+    /// Moves a hold forward and gives back what it alone kept.
+    pub(crate) fn move_hold(&mut self, from: u64, to: u64) {
+        let before = self.lowest_hold();
+        self.hold(to);
+        self.remove_hold(from);
+        self.give_back(before);
+    }
+
+    /// Ends a hold and gives back what it alone kept.
+    pub(crate) fn release_hold(&mut self, position: u64) {
+        let before = self.lowest_hold();
+        self.remove_hold(position);
+        self.give_back(before);
+    }
+
+    /// Keeps one message, whatever the holds do.
+    pub(crate) fn pin(&mut self, position: u64) {
+        let Some(account) = self.account_mut(position) else {
+            debug_assert!(false, "position {position} is pinned but not in the log (I-4)");
+            return;
+        };
+        let slot = (position - account.segment.base()) as usize;
+        if account.pins.is_empty() {
+            account.pins = vec![0; account.segment.capacity()].into_boxed_slice();
+        }
+        let size = account.segment.get(slot).map_or(0, |message| message.message.size() as u64);
+        if let Some(pins) = account.pins.get_mut(slot) {
+            *pins += 1;
+            if *pins == 1 {
+                account.pinned += 1;
+                account.pinned_bytes += size;
+            }
+        }
+    }
+
+    /// Takes one pin away.
+    pub(crate) fn unpin(&mut self, position: u64) {
+        let Some(account) = self.account_mut(position) else {
+            debug_assert!(false, "position {position} is unpinned but not in the log (I-4)");
+            return;
+        };
+        let base = account.segment.base();
+        let slot = (position - base) as usize;
+        let Some(pins) = account.pins.get_mut(slot).filter(|pins| **pins > 0) else {
+            debug_assert!(false, "position {position} has no pin (I-4)");
+            return;
+        };
+        *pins -= 1;
+        if *pins == 0 {
+            let message = account.segment.get(slot);
+            account.pinned -= 1;
+            account.pinned_bytes -= message.map_or(0, |message| message.message.size() as u64);
+            self.reconsider(base);
+        }
+    }
+
+    /// The first position in memory at or above `from`, with its message.
+    pub(crate) fn first_at_or_above(&self, from: u64) -> Option<(u64, Arc<Segment>)> {
+        if let Some((_, account)) = self.accounts.range(..=from).next_back()
+            && from < account.segment.end()
+        {
+            return Some((from, Arc::clone(&account.segment)));
+        }
+        let (&base, account) = self.accounts.range(from..).next()?;
+        (account.segment.len() > 0).then(|| (base, Arc::clone(&account.segment)))
+    }
+
+    fn account_mut(&mut self, position: u64) -> Option<&mut Account> {
+        let (_, account) = self.accounts.range_mut(..=position).next_back()?;
+        (position < account.segment.end()).then_some(account)
+    }
+
+    fn lowest_hold(&self) -> u64 {
+        self.holds.keys().next().copied().unwrap_or(u64::MAX)
+    }
+
+    fn remove_hold(&mut self, position: u64) {
+        if let Some(count) = self.holds.get_mut(&position) {
+            *count -= 1;
+            if *count == 0 {
+                self.holds.remove(&position);
+            }
+        } else {
+            debug_assert!(false, "no hold at {position} (I-4)");
+        }
+    }
+
+    fn open_tail(&mut self) -> &mut Tail<Published> {
+        let slots = self.next_slots.clamp(MIN_SLOTS, MAX_SLOTS);
+        let tail = Tail::new(self.head, slots);
+        let segment = Arc::clone(tail.segment());
+        self.changes.push(Change::Added(Arc::clone(&segment)));
+        let account =
+            Account { segment, bytes: 0, pins: Box::default(), pinned: 0, pinned_bytes: 0 };
+        self.accounts.insert(self.head, account);
+        self.tail_bytes = 0;
+        self.tail.insert(tail)
+    }
+
+    /// Closes the tail: from now on it may be given back.
+    fn seal(&mut self) {
+        let Some(tail) = self.tail.take() else { return };
+        // Large messages close a segment early; the next one is made no larger than needed.
+        self.next_slots = tail.len().saturating_mul(2);
+        let base = tail.segment().base();
+        if let Some(account) = self.accounts.get_mut(&base) {
+            account.bytes = self.tail_bytes;
+        }
+        self.reconsider(base);
+    }
+
+    /// Gives back what lies between the lowest hold as it was and as it is now.
+    fn give_back(&mut self, before: u64) {
+        let lowest = self.lowest_hold();
+        if lowest <= before {
+            return;
+        }
+        self.seal_if_unused();
+        // A segment that contains `before` starts below it.
+        let start = self.accounts.range(..=before).next_back().map_or(before, |(&base, _)| base);
+        let bases: SmallVec<[u64; 8]> = self
+            .accounts
+            .range(start..)
+            .take_while(|(_, account)| account.segment.end() <= lowest)
+            .map(|(&base, _)| base)
+            .collect();
+        for base in bases {
+            self.reconsider(base);
+        }
+    }
+
+    /// Gives a segment back, or dissolves it, if it is sealed, below all holds and hardly pinned.
+    fn reconsider(&mut self, base: u64) {
+        let is_tail = self.tail.as_ref().is_some_and(|tail| tail.segment().base() == base);
+        let lowest = self.lowest_hold();
+        let Some(account) = self.accounts.get(&base) else { return };
+        if is_tail || account.segment.end() > lowest {
+            return;
+        }
+        let dense = account.pinned_bytes * 2 >= account.bytes && account.pinned > 0;
+        if dense {
+            return;
+        }
+        let Some(account) = self.accounts.remove(&base) else { return };
+        self.changes.push(Change::Removed(base));
+        self.bytes -= account.bytes;
+        self.messages -= account.segment.len() as u64;
+        self.scatter(&account);
+    }
+
+    /// Puts the pinned messages of a segment that goes back as segments of their own.
+    fn scatter(&mut self, account: &Account) {
+        for (slot, &pins) in account.pins.iter().enumerate().filter(|(_, pins)| **pins > 0) {
+            let Some(message) = account.segment.get(slot) else { continue };
+            let position = account.segment.base() + slot as u64;
+            let bytes = message.message.size() as u64;
+            let segment = Segment::of_one(position, message.clone());
+            self.changes.push(Change::Added(Arc::clone(&segment)));
+            let pins = vec![pins].into_boxed_slice();
+            let single = Account { segment, bytes, pins, pinned: 1, pinned_bytes: bytes };
+            self.accounts.insert(position, single);
+            self.bytes += bytes;
+            self.messages += 1;
+        }
+    }
+}
+
+#[cfg(all(test, not(siftbus_loom)))]
+mod tests {
+    use super::*;
+    use crate::message::{Message, MessageId};
+    use crate::time::Time;
+
+    fn published(position: u64, size: usize) -> Published {
+        let message = Message::new(vec![0; size]);
+        Published { message, id: MessageId::from_u64(position), time: Time::default() }
+    }
+
+    /// A log with a directory, as the shell keeps them.
+    #[derive(Default)]
+    struct Fixture {
+        log: TopicLog,
+        directory: Directory,
+    }
+
+    impl Fixture {
+        fn append(&mut self, count: u64, size: usize) {
+            for _ in 0..count {
+                let head = self.log.head();
+                assert_eq!(self.log.append(published(head, size)), head);
+            }
+            self.settle();
+        }
+
+        fn settle(&mut self) {
+            for change in self.log.take_changes() {
+                self.directory.apply(change);
+            }
+        }
+
+        fn has(&self, position: u64) -> bool {
+            let segment = self.directory.find(position);
+            segment.and_then(|segment| segment.at(position)).is_some_and(|message| {
+                assert_eq!(message.id.as_u64(), position, "a position keeps its message");
+                true
+            })
+        }
+    }
+
+    #[test]
+    fn segments_below_all_holds_are_given_back() {
+        let mut at = Fixture::default();
+        at.log.hold(0);
+        at.log.hold(0);
+        at.append(1_000, 10);
+        assert!((0..1_000).all(|position| at.has(position)));
+        at.log.move_hold(0, 600);
+        at.settle();
+        assert!(at.has(0), "the other hold keeps it");
+        at.log.move_hold(0, 700);
+        at.settle();
+        assert!(!at.has(0) && at.has(600) && at.has(999));
+        assert!(at.log.messages() <= 400 + MAX_SLOTS as u64);
+        at.log.release_hold(600);
+        at.log.release_hold(700);
+        at.settle();
+        assert_eq!((at.log.messages(), at.log.bytes()), (0, 0), "RET-9: nobody is left");
+    }
+
+    #[test]
+    fn a_pinned_message_outlives_its_segment() {
+        let mut at = Fixture::default();
+        at.log.hold(0);
+        at.append(1_000, 10);
+        at.log.pin(100);
+        at.log.pin(100);
+        at.log.move_hold(0, 1_000);
+        at.settle();
+        assert!(at.has(100) && !at.has(99) && !at.has(101));
+        at.log.unpin(100);
+        at.settle();
+        assert!(at.has(100), "one pin is left");
+        at.log.unpin(100);
+        at.settle();
+        assert!(!at.has(100));
+    }
+
+    #[test]
+    fn a_segment_that_is_mostly_pinned_stays_whole_until_it_is_not() {
+        let mut at = Fixture::default();
+        at.append(MIN_SLOTS as u64 - 1, 10);
+        for position in 0..6 {
+            at.log.pin(position);
+        }
+        at.append(1, 10);
+        assert!(at.has(7), "dense: kept whole when it was sealed");
+        for position in 0..3 {
+            at.log.unpin(position);
+        }
+        at.settle();
+        assert!(!at.has(0) && !at.has(7) && at.has(3) && at.has(5));
+    }
+
+    #[test]
+    fn large_messages_close_segments_by_bytes() {
+        let mut at = Fixture::default();
+        at.log.hold(0);
+        at.append(100, 64 * 1024);
+        at.log.move_hold(0, 99);
+        at.settle();
+        assert!(at.log.bytes() <= 2 * MAX_SEGMENT_BYTES, "{} bytes are held", at.log.bytes());
+    }
+}

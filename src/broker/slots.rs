@@ -1,0 +1,217 @@
+//! Segments of the topic log: slots that are written once and read by many without a lock.
+//!
+//! Holds the crate's only `unsafe`. A [`Tail`] is the one writer of its [`Segment`]: it cannot be
+//! cloned and is the only thing that hands out the right to write. Readers hold the segment by `Arc`.
+//!
+//! **Invariant.** Slots below `published` are initialised and never written again until the
+//! segment is dropped; slots at or above it are touched by the tail alone. `published` only grows,
+//! by a release store after the slot was written; readers load it with acquire.
+
+//! Measured against forms without `unsafe` (ns per message for publish, read and free of an 80-byte
+//! message): batches of 100 read borrowed 20, against 19 for one immutable chunk per batch, 23 for
+//! sealing by move, 32 for `OnceLock` slots; one at a time 42, against 54, 53 and 56. Chunks cost 37
+//! bytes a message more, and sealing by move makes every reader near the tail copy (11 ns a delivery
+//! instead of 1 with a hundred subscriptions) under the publisher's lock.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::mem::MaybeUninit;
+
+use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
+
+/// A run of consecutive positions of a log, from `base` on.
+pub(crate) struct Segment<T> {
+    base: u64,
+    published: AtomicUsize,
+    cells: Box<[UnsafeCell<MaybeUninit<T>>]>,
+}
+
+// SAFETY: a `T` is moved in by one thread and dropped by another (hence `Send`), and shared
+// references to it are handed out on many (hence `Sync`); the cells are otherwise only touched as
+// the invariant above says.
+unsafe impl<T: Send + Sync> Send for Segment<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for Segment<T> {}
+
+impl<T> Segment<T> {
+    /// A segment of one slot that is full from the start.
+    pub(crate) fn of_one(base: u64, value: T) -> Arc<Self> {
+        let mut tail = Tail::new(base, 1);
+        let pushed = tail.push(value);
+        assert!(pushed.is_ok(), "a new segment has a free slot");
+        tail.segment
+    }
+
+    /// The position of the first slot.
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// The position after the last published slot; it grows while the segment is a tail.
+    pub(crate) fn end(&self) -> u64 {
+        self.base + self.len() as u64
+    }
+
+    /// How many slots are published.
+    pub(crate) fn len(&self) -> usize {
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// How many slots there are.
+    pub(crate) fn capacity(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// The value in slot `slot`, if it was published.
+    pub(crate) fn get(&self, slot: usize) -> Option<&T> {
+        if slot >= self.len() {
+            return None;
+        }
+        let cell = self.cells.get(slot)?;
+        // SAFETY: `slot < published`, so the slot was initialised before the release store that
+        // the load above acquired, and nobody writes it while `self` is borrowed.
+        Some(cell.with(|value| unsafe { (*value).assume_init_ref() }))
+    }
+
+    /// The value at a position of the log, if this segment has it.
+    pub(crate) fn at(&self, position: u64) -> Option<&T> {
+        let slot = position.checked_sub(self.base)?;
+        self.get(usize::try_from(slot).ok()?)
+    }
+}
+
+impl<T> Drop for Segment<T> {
+    fn drop(&mut self) {
+        let published = self.len();
+        for cell in self.cells.iter().take(published) {
+            // SAFETY: the slot is initialised, and `&mut self` says that no reader is left.
+            cell.with_mut(|value| unsafe { (*value).assume_init_drop() });
+        }
+    }
+}
+
+impl<T> fmt::Debug for Segment<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Segment").field("base", &self.base).field("len", &self.len()).finish()
+    }
+}
+
+/// The right to append to a segment.
+#[derive(Debug)]
+pub(crate) struct Tail<T> {
+    segment: Arc<Segment<T>>,
+    len: usize,
+}
+
+impl<T> Tail<T> {
+    pub(crate) fn new(base: u64, capacity: usize) -> Self {
+        let cells = (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+        let segment = Arc::new(Segment { base, published: AtomicUsize::new(0), cells });
+        Self { segment, len: 0 }
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment<T>> {
+        &self.segment
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.len == self.segment.cells.len()
+    }
+
+    /// Writes the next slot and publishes it.
+    ///
+    /// # Errors
+    ///
+    /// Gives the value back if the segment is full.
+    pub(crate) fn push(&mut self, value: T) -> Result<(), T> {
+        let Some(cell) = self.segment.cells.get(self.len) else { return Err(value) };
+        // SAFETY: `len == published`, so no reader looks at this slot, and `&mut self` of the one
+        // tail of this segment says that no other writer does.
+        cell.with_mut(|slot| unsafe { (*slot).write(value) });
+        self.len += 1;
+        self.segment.published.store(self.len, Ordering::Release);
+        Ok(())
+    }
+}
+
+#[cfg(all(test, not(siftbus_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_sees_what_was_pushed_and_no_more() {
+        let mut tail = Tail::new(10, 2);
+        let segment = Arc::clone(tail.segment());
+        assert!(segment.get(0).is_none());
+        tail.push(String::from("a")).expect("free");
+        assert_eq!(segment.at(10).map(String::as_str), Some("a"));
+        assert!(segment.at(11).is_none() && segment.at(9).is_none());
+        tail.push(String::from("b")).expect("free");
+        assert!(tail.is_full());
+        assert_eq!(tail.push(String::from("c")), Err(String::from("c")));
+        assert_eq!(segment.end(), 12);
+    }
+
+    #[test]
+    fn dropping_a_segment_drops_each_published_value_once() {
+        let counted = Arc::new(());
+        let mut tail = Tail::new(0, 8);
+        for _ in 0..3 {
+            assert!(tail.push(Arc::clone(&counted)).is_ok());
+        }
+        let segment = Arc::clone(tail.segment());
+        drop(tail);
+        assert_eq!(Arc::strong_count(&counted), 4);
+        drop(segment);
+        assert_eq!(Arc::strong_count(&counted), 1);
+    }
+
+    #[test]
+    fn readers_on_other_threads_see_whole_values() {
+        let mut tail = Tail::new(0, 256);
+        let segment = Arc::clone(tail.segment());
+        let reader = std::thread::spawn(move || {
+            let mut seen = 0;
+            while seen < 256 {
+                let len = segment.len();
+                for slot in seen..len {
+                    let value: &Vec<usize> = segment.get(slot).expect("published");
+                    assert_eq!(value.as_slice(), [slot, slot]);
+                }
+                seen = len;
+                std::hint::spin_loop();
+            }
+        });
+        for slot in 0..256 {
+            tail.push(vec![slot, slot]).expect("free");
+        }
+        reader.join().expect("the reader saw whole values");
+    }
+}
+
+#[cfg(all(test, siftbus_loom))]
+mod loom_tests {
+    use super::*;
+
+    #[test]
+    fn publish_against_read() {
+        loom::model(|| {
+            let mut tail = Tail::new(0, 2);
+            let segment = Arc::clone(tail.segment());
+            let reader = loom::thread::spawn(move || {
+                for slot in 0..segment.len() {
+                    assert_eq!(segment.get(slot), Some(&Box::new(slot)));
+                }
+            });
+            tail.push(Box::new(0)).expect("free");
+            tail.push(Box::new(1)).expect("free");
+            drop(tail);
+            reader.join().expect("the reader saw published slots only");
+        });
+    }
+}

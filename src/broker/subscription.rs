@@ -1,0 +1,572 @@
+//! The state of one subscription, as a value: what is ready, leased, delayed, done, and until when.
+//!
+//! The lease state machine LS-1 … LS-19 in one place. It has no clock and no lock: `now` and the
+//! head of its view are arguments, messages are looked at through [`Backlog`], and a call that hands
+//! out or judges leases is preceded by [`SubscriptionState::advance`] to the same `now`. Waiting and
+//! waking are not known here; neither is where messages are stored.
+//!
+//! Indices are those of the subscription's view: positions of the log for an unfiltered one.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::deadlines::{Deadlines, Run};
+use super::lease::{Phase, Word};
+use super::owners::Owners;
+use super::window::Window;
+use crate::time::{Span, Time};
+
+/// Entries that one call works through before it lets go of the lock (L6).
+pub(crate) const MAX_WORK: usize = 4_096;
+
+/// The ready heap and the deadlines may have this many entries beyond two per live word.
+pub(crate) const HINT_SLACK: usize = 1_024;
+
+/// What a subscription may know of a message: read through the log.
+pub(crate) trait Backlog {
+    /// The message at an index of the view, while the log has it.
+    fn meta(&mut self, index: u64) -> Option<Meta>;
+}
+
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Meta {
+    pub(crate) published: Time,
+    pub(crate) size: u64,
+}
+
+/// Names one delivery: valid until the message is settled, handed out again, or sought over.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LeaseId {
+    pub(crate) epoch: u32,
+    pub(crate) generation: u32,
+    pub(crate) index: u64,
+}
+
+/// One message handed out; the shell fills in where it lies.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Leased {
+    pub(crate) index: u64,
+    pub(crate) generation: u32,
+    pub(crate) attempt: u16,
+    pub(crate) slot: u16,
+    pub(crate) segment: u32,
+}
+
+/// How much to hand out, to whom.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct LeaseOptions {
+    pub(crate) max_messages: usize,
+    /// The hand-out stops once this many bytes are reached, so it may overshoot by one message.
+    pub(crate) max_bytes: u64,
+    pub(crate) deadline: Time,
+    /// Whose quota the messages count against; zero for nobody's.
+    pub(crate) owner: u32,
+}
+
+/// What became of a settlement.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    Done,
+    Stale,
+}
+
+#[derive(Debug)]
+pub(crate) struct SubscriptionState {
+    /// Raised whenever all outstanding ids must die at once.
+    epoch: u32,
+    window: Window,
+    ready: BinaryHeap<Reverse<u64>>,
+    deadlines: Deadlines,
+    leased: u64,
+    deliverable: u64,
+    delayed: u64,
+    /// The last hand-out was a redelivery: a fresh message is next if one waits (L13).
+    redelivered_last: bool,
+    retention: Span,
+    /// No message expires before this; `NEVER` while none is known.
+    retention_due: Time,
+    owners: Owners,
+    /// Stragglers that have to be pinned, and those that no longer need to be.
+    to_pin: Vec<u64>,
+    to_unpin: Vec<u64>,
+    redeliveries: u64,
+    expired_leases: u64,
+    expired_messages: u64,
+}
+
+impl SubscriptionState {
+    /// A subscription that begins at index `start` of its view.
+    pub(crate) fn new(start: u64, retention: Span) -> Self {
+        Self {
+            epoch: 0,
+            window: Window::starting_at(start),
+            ready: BinaryHeap::new(),
+            deadlines: Deadlines::default(),
+            leased: 0,
+            deliverable: 0,
+            delayed: 0,
+            redelivered_last: false,
+            retention,
+            retention_due: Time::NEVER,
+            owners: Owners::default(),
+            to_pin: Vec::new(),
+            to_unpin: Vec::new(),
+            redeliveries: 0,
+            expired_leases: 0,
+            expired_messages: 0,
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Everything below this index is done, or a straggler.
+    pub(crate) fn low(&self) -> u64 {
+        self.window.low()
+    }
+
+    pub(crate) fn backlog(&self, head: u64) -> u64 {
+        self.window.live() + (head - self.window.cursor())
+    }
+
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.leased
+    }
+
+    pub(crate) fn delayed(&self) -> u64 {
+        self.delayed
+    }
+
+    pub(crate) fn redeliveries(&self) -> u64 {
+        self.redeliveries
+    }
+
+    pub(crate) fn expired_leases(&self) -> u64 {
+        self.expired_leases
+    }
+
+    pub(crate) fn expired_messages(&self) -> u64 {
+        self.expired_messages
+    }
+
+    /// Whether a lease would hand something out.
+    pub(crate) fn has_deliverable(&self, head: u64) -> bool {
+        self.deliverable > 0 || self.window.cursor() < head
+    }
+
+    /// When something changes by itself: a lease lapses or a delay ends. Retention is not counted:
+    /// nobody waits for a message to vanish, and it is checked by every call.
+    pub(crate) fn next_due(&self) -> Time {
+        self.deadlines.next_due()
+    }
+
+    pub(crate) fn owners(&mut self) -> &mut Owners {
+        &mut self.owners
+    }
+
+    pub(crate) fn set_retention(&mut self, retention: Span) {
+        self.retention = retention;
+        self.retention_due = Time::NEVER;
+    }
+
+    /// Stragglers to pin and to unpin since the last call.
+    pub(crate) fn take_pins(&mut self) -> (Vec<u64>, Vec<u64>) {
+        (std::mem::take(&mut self.to_pin), std::mem::take(&mut self.to_unpin))
+    }
+
+    pub(crate) fn has_pins(&self) -> bool {
+        !self.to_pin.is_empty() || !self.to_unpin.is_empty()
+    }
+
+    /// Forgets everything; answers the stragglers, whose pins are no longer needed.
+    pub(crate) fn end(&mut self, head: u64) -> Vec<u64> {
+        let unpinned = std::mem::take(&mut self.to_pin);
+        let mut pins = self.window.stragglers_in(0..u64::MAX);
+        pins.retain(|index| !unpinned.contains(index));
+        pins.append(&mut self.to_unpin);
+        let retention = self.retention;
+        let epoch = self.epoch + 1;
+        *self = Self { epoch, ..Self::new(head, retention) };
+        pins
+    }
+
+    /// Brings the state to `now`: retention first, then lapses and ended delays (TIME-2). Answers
+    /// whether more is to be done, so that a caller can let go of its lock in between.
+    #[inline]
+    pub(crate) fn advance(&mut self, now: Time, head: u64, backlog: &mut impl Backlog) -> bool {
+        let unknown = self.retention_due == Time::NEVER
+            && (self.window.live() > 0 || self.window.cursor() < head);
+        if !unknown && now < self.retention_due && now < self.deadlines.next_due() {
+            return false;
+        }
+        self.advance_slowly(now, head, backlog)
+    }
+
+    #[cold]
+    fn advance_slowly(&mut self, now: Time, head: u64, backlog: &mut impl Backlog) -> bool {
+        let mut work = MAX_WORK;
+        if !self.expire(now, head, backlog, &mut work) {
+            return true;
+        }
+        while let Some(run) = self.deadlines.pop_due(now) {
+            if let Some(rest) = self.fire(run, now, backlog, &mut work) {
+                self.deadlines.add(rest);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Drops what is past retention, oldest first. Answers whether it came to the end.
+    fn expire(
+        &mut self,
+        now: Time,
+        head: u64,
+        backlog: &mut impl Backlog,
+        work: &mut usize,
+    ) -> bool {
+        if self.retention_due != Time::NEVER && now < self.retention_due {
+            return true;
+        }
+        loop {
+            let oldest = self.window.oldest().unwrap_or(self.window.cursor());
+            if oldest >= head {
+                self.retention_due = Time::NEVER;
+                return true;
+            }
+            if let Some(meta) = backlog.meta(oldest) {
+                let due = meta.published.after(self.retention);
+                if now < due {
+                    // `NEVER` would mean that nothing is known.
+                    self.retention_due = due.min(Time::LAST);
+                    return true;
+                }
+            }
+            if *work == 0 {
+                return false;
+            }
+            *work -= 1;
+            self.expired_messages += 1;
+            if oldest < self.window.cursor() {
+                self.finish(oldest, backlog);
+            } else {
+                self.window.skip(Word::DONE);
+            }
+        }
+    }
+
+    /// Looks at the words of a run that is due. Answers what is left of it when `work` is used up.
+    fn fire(
+        &mut self,
+        run: Run,
+        now: Time,
+        backlog: &mut impl Backlog,
+        work: &mut usize,
+    ) -> Option<Run> {
+        // Whole parts of the run may be done and gone already.
+        let end = run.first + run.len;
+        let start = if run.len > 1 { run.first.max(self.window.low()) } else { run.first };
+        if start > run.first {
+            for index in self.window.stragglers_in(run.first..start) {
+                self.fire_one(index, now, backlog);
+            }
+        }
+        for index in start..end {
+            if *work == 0 {
+                return Some(Run { due: run.due, first: index, len: end - index });
+            }
+            *work -= 1;
+            self.fire_one(index, now, backlog);
+        }
+        None
+    }
+
+    fn fire_one(&mut self, index: u64, now: Time, backlog: &mut impl Backlog) {
+        let Some(word) = self.window.get_mut(index) else { return };
+        let (phase, due, owner) = (word.phase(), word.deadline(), word.owner());
+        if !matches!(phase, Phase::Leased | Phase::Delayed) {
+            return;
+        }
+        if now < due {
+            // The deadline was extended: file it where it belongs now (L13).
+            self.deadlines.add(Run { due, first: index, len: 1 });
+            return;
+        }
+        if phase == Phase::Leased {
+            word.set_phase(Phase::Lapsed);
+            self.leased -= 1;
+            self.expired_leases += 1;
+            self.release_owner(owner, index, backlog);
+        } else {
+            word.set_phase(Phase::Ready);
+            self.delayed -= 1;
+        }
+        self.make_ready(index);
+    }
+
+    /// Hands out up to `options.max_messages`, at most `MAX_WORK` at a time.
+    pub(crate) fn lease(
+        &mut self,
+        head: u64,
+        options: LeaseOptions,
+        backlog: &mut impl Backlog,
+        out: &mut impl Extend<Leased>,
+    ) -> usize {
+        let max = options.max_messages.min(MAX_WORK);
+        let taken = if self.deliverable == 0 && options.owner == 0 && options.max_bytes == u64::MAX
+        {
+            self.ready.clear();
+            self.lease_fresh(head, max, options.deadline, out)
+        } else {
+            self.lease_merged(head, max, options, backlog, out)
+        };
+        self.shed();
+        taken
+    }
+
+    /// Only fresh messages, nobody's quota: one run.
+    fn lease_fresh(
+        &mut self,
+        head: u64,
+        max: usize,
+        deadline: Time,
+        out: &mut impl Extend<Leased>,
+    ) -> usize {
+        let first = self.window.cursor();
+        let count = max.min(usize::try_from(head - first).unwrap_or(usize::MAX));
+        if count == 0 {
+            return 0;
+        }
+        self.window.push_run(count, Word::leased(deadline, 0));
+        self.deadlines.add(Run { due: deadline, first, len: count as u64 });
+        self.leased += count as u64;
+        self.redelivered_last = false;
+        out.extend((first..first + count as u64).map(Leased::first_attempt));
+        self.bound_hints();
+        count
+    }
+
+    /// Redeliveries and fresh messages merged by index, redeliveries taking at most every second
+    /// place while fresh messages wait.
+    fn lease_merged(
+        &mut self,
+        head: u64,
+        max: usize,
+        options: LeaseOptions,
+        backlog: &mut impl Backlog,
+        out: &mut impl Extend<Leased>,
+    ) -> usize {
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < max && bytes < options.max_bytes {
+            let fresh = self.window.cursor() < head;
+            let Some(leased) = (if fresh && (self.redelivered_last || self.deliverable == 0) {
+                Some(self.lease_next_fresh(options))
+            } else {
+                self.lease_next_ready(options)
+            }) else {
+                break;
+            };
+            if options.owner != 0 || options.max_bytes != u64::MAX {
+                let size = backlog.meta(leased.index).map_or(0, |meta| meta.size);
+                bytes += size;
+                self.owners.charge(options.owner, size);
+            }
+            let due = options.deadline;
+            self.deadlines.add(Run { due, first: leased.index, len: 1 });
+            self.leased += 1;
+            taken += 1;
+            out.extend([leased]);
+        }
+        self.bound_hints();
+        taken
+    }
+
+    fn lease_next_fresh(&mut self, options: LeaseOptions) -> Leased {
+        let index = self.window.cursor();
+        self.window.push_run(1, Word::leased(options.deadline, options.owner));
+        self.redelivered_last = false;
+        Leased::first_attempt(index)
+    }
+
+    fn lease_next_ready(&mut self, options: LeaseOptions) -> Option<Leased> {
+        while let Some(Reverse(index)) = self.ready.pop() {
+            let Some(word) = self.window.get_mut(index) else { continue };
+            if !matches!(word.phase(), Phase::Ready | Phase::Lapsed) {
+                continue;
+            }
+            word.renew(options.deadline, options.owner);
+            let (generation, attempt) = (word.generation(), word.attempts());
+            self.deliverable -= 1;
+            self.redeliveries += 1;
+            self.redelivered_last = true;
+            return Some(Leased { index, generation, attempt, slot: 0, segment: 0 });
+        }
+        None
+    }
+
+    /// Acknowledges a delivery (LS-4, LS-8, LS-10, LS-11, LS-13).
+    pub(crate) fn ack(&mut self, id: LeaseId, backlog: &mut impl Backlog) -> Settled {
+        match self.judge(id) {
+            Some(Phase::Leased | Phase::Lapsed) => {
+                self.finish(id.index, backlog);
+                Settled::Done
+            }
+            _ => Settled::Stale,
+        }
+    }
+
+    /// Gives a delivery back, deliverable at once or from `ready_at` on (LS-6, LIB-2).
+    pub(crate) fn nack(
+        &mut self,
+        id: LeaseId,
+        ready_at: Option<Time>,
+        backlog: &mut impl Backlog,
+    ) -> Settled {
+        let phase = match self.judge(id) {
+            Some(phase @ (Phase::Leased | Phase::Lapsed)) => phase,
+            _ => return Settled::Stale,
+        };
+        let Some(word) = self.window.get_mut(id.index) else { return Settled::Stale };
+        let owner = word.owner();
+        match ready_at {
+            None => word.set_phase(Phase::Ready),
+            Some(due) => {
+                word.set_phase(Phase::Delayed);
+                word.set_deadline(due);
+                self.deadlines.add(Run { due, first: id.index, len: 1 });
+                self.delayed += 1;
+            }
+        }
+        if phase == Phase::Leased {
+            self.leased -= 1;
+            self.release_owner(owner, id.index, backlog);
+        } else {
+            self.deliverable -= 1;
+        }
+        if ready_at.is_none() {
+            self.make_ready(id.index);
+        }
+        self.bound_hints();
+        Settled::Done
+    }
+
+    /// Moves the end of a lease (LS-5), or revives one that has lapsed (LS-9).
+    pub(crate) fn set_deadline(
+        &mut self,
+        id: LeaseId,
+        deadline: Time,
+        backlog: &mut impl Backlog,
+    ) -> Settled {
+        let phase = match self.judge(id) {
+            Some(phase @ (Phase::Leased | Phase::Lapsed)) => phase,
+            _ => return Settled::Stale,
+        };
+        let Some(word) = self.window.get_mut(id.index) else { return Settled::Stale };
+        let (before, owner) = (word.deadline(), word.owner());
+        word.set_deadline(deadline);
+        if phase == Phase::Lapsed {
+            word.set_phase(Phase::Leased);
+            self.deliverable -= 1;
+            self.leased += 1;
+            if owner != 0 {
+                let size = backlog.meta(id.index).map_or(0, |meta| meta.size);
+                self.owners.charge(owner, size);
+            }
+        }
+        // A longer deadline is filed anew when the old one fires; only a shorter one, or one whose
+        // entry has fired already, needs an entry of its own (L13).
+        if phase == Phase::Lapsed || deadline < before {
+            self.deadlines.add(Run { due: deadline, first: id.index, len: 1 });
+            self.bound_hints();
+        }
+        Settled::Done
+    }
+
+    /// The phase of the delivery that `id` names, unless the id is dead.
+    fn judge(&self, id: LeaseId) -> Option<Phase> {
+        if id.epoch != self.epoch {
+            return None;
+        }
+        let word = self.window.get(id.index)?;
+        (word.generation() == id.generation).then(|| word.phase())
+    }
+
+    /// Takes a live message out of the backlog.
+    fn finish(&mut self, index: u64, backlog: &mut impl Backlog) {
+        let Some(word) = self.window.get_mut(index) else { return };
+        let (phase, owner) = (word.phase(), word.owner());
+        word.set_phase(Phase::Done);
+        match phase {
+            Phase::Done => return,
+            Phase::Leased => {
+                self.leased -= 1;
+                self.release_owner(owner, index, backlog);
+            }
+            Phase::Lapsed | Phase::Ready => self.deliverable -= 1,
+            Phase::Delayed => self.delayed -= 1,
+        }
+        if self.window.finish(index) {
+            self.to_unpin.push(index);
+        }
+    }
+
+    fn make_ready(&mut self, index: u64) {
+        self.deliverable += 1;
+        self.ready.push(Reverse(index));
+    }
+
+    fn release_owner(&mut self, owner: u32, index: u64, backlog: &mut impl Backlog) {
+        if owner != 0 {
+            let size = backlog.meta(index).map_or(0, |meta| meta.size);
+            self.owners.release(owner, size);
+        }
+    }
+
+    /// Keeps the window short: survivors at its front become stragglers, which need a pin.
+    fn shed(&mut self) {
+        let moved = self.window.shed(MAX_WORK);
+        self.to_pin.extend(moved);
+    }
+
+    /// Rebuilds the hints from the words when they hold too much that is no longer true (I-2).
+    fn bound_hints(&mut self) {
+        let bound = 2 * usize::try_from(self.window.live()).unwrap_or(usize::MAX) + HINT_SLACK;
+        if self.deadlines.len() <= bound && self.ready.len() <= bound {
+            return;
+        }
+        self.deadlines.clear();
+        self.ready.clear();
+        for (index, word) in self.window.iter() {
+            match word.phase() {
+                Phase::Done => {}
+                Phase::Leased | Phase::Delayed => {
+                    self.deadlines.add(Run { due: word.deadline(), first: index, len: 1 });
+                }
+                Phase::Lapsed | Phase::Ready => self.ready.push(Reverse(index)),
+            }
+        }
+    }
+
+    /// Checks I-3: counts by phase equal the phases of the words.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        let mut counts = [0u64; 3];
+        for (_, word) in self.window.iter() {
+            match word.phase() {
+                Phase::Leased => counts[0] += 1,
+                Phase::Lapsed | Phase::Ready => counts[1] += 1,
+                Phase::Delayed => counts[2] += 1,
+                Phase::Done => {}
+            }
+        }
+        assert_eq!(counts, [self.leased, self.deliverable, self.delayed], "I-3");
+        assert_eq!(counts.iter().sum::<u64>(), self.window.live(), "I-3");
+    }
+}
+
+impl Leased {
+    fn first_attempt(index: u64) -> Leased {
+        Leased { index, generation: 1, attempt: 1, slot: 0, segment: 0 }
+    }
+}

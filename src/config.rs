@@ -1,0 +1,397 @@
+//! What topics and subscriptions are created with and can be changed to: plain values.
+//!
+//! Setters take anything; whether it is allowed is checked against the bus's limits when the value
+//! is used.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ConfigError;
+use crate::filter::Filter;
+use crate::limits::{
+    DEFAULT_ACK_DEADLINE, DEFAULT_EXPIRATION, DEFAULT_RETENTION, Limits, MAX_LABEL_CHARS,
+    MAX_LABELS,
+};
+
+/// How a topic behaves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TopicConfig {
+    /// How long every message is kept, acknowledged or not; unset: only as long as a
+    /// subscription needs it (RET-2, RET-9).
+    pub retention: Option<Duration>,
+    /// Labels: yours to use, at most 64 (RES-18).
+    pub labels: BTreeMap<String, String>,
+}
+
+impl TopicConfig {
+    /// No retention, no labels.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keeps every message for this long, even if nobody subscribes.
+    #[must_use]
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = Some(retention);
+        self
+    }
+
+    /// Adds a label.
+    #[must_use]
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    pub(crate) fn check(&self, limits: &Limits) -> Result<(), ConfigError> {
+        if let Some(retention) = self.retention {
+            check_range("topic retention", retention, &limits.topic_retention)?;
+        }
+        check_labels(&self.labels)
+    }
+}
+
+/// What to change of a topic; what is `None` stays as it is.
+///
+/// ```
+/// use siftbus::TopicUpdate;
+/// use std::time::Duration;
+///
+/// let longer = TopicUpdate::new().retention(Some(Duration::from_secs(3_600)));
+/// let cleared = TopicUpdate::new().retention(None);
+/// assert_ne!(longer, cleared);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct TopicUpdate {
+    /// The new retention; `Some(None)` clears it (RET-5).
+    pub retention: Option<Option<Duration>>,
+    /// The new labels, all of them.
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+impl TopicUpdate {
+    /// Changes nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets or clears the retention.
+    #[must_use]
+    pub fn retention(mut self, retention: Option<Duration>) -> Self {
+        self.retention = Some(retention);
+        self
+    }
+
+    /// Replaces all labels.
+    #[must_use]
+    pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
+        self.labels = Some(labels);
+        self
+    }
+
+    pub(crate) fn applied_to(&self, config: &TopicConfig) -> TopicConfig {
+        TopicConfig {
+            retention: self.retention.unwrap_or(config.retention),
+            labels: self.labels.clone().unwrap_or_else(|| config.labels.clone()),
+        }
+    }
+}
+
+/// When a subscription that nobody uses goes away (EXP-1).
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Expiration {
+    /// It stays until it is deleted.
+    Never,
+    /// After this much time without activity. Pulling, acknowledging and updating are activity;
+    /// publishing to the topic is not (EXP-3).
+    After(Duration),
+}
+
+/// How a subscription behaves.
+///
+/// ```
+/// use siftbus::{Expiration, Filter, SubscriptionConfig};
+/// use std::time::Duration;
+///
+/// let config = SubscriptionConfig::new()
+///     .filter(Filter::parse(r#"attributes.region = "eu""#)?)
+///     .ack_deadline(Duration::from_secs(60))
+///     .expiration(Expiration::After(Duration::from_secs(24 * 3_600)));
+/// # Ok::<(), siftbus::filter::ParseError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct SubscriptionConfig {
+    /// Which messages it gets; fixed at creation (FIL-3). Default: all.
+    pub filter: Filter,
+    /// How long a delivery may stay without an answer before it is handed out again. Default:
+    /// 10 s (LIM-9).
+    pub ack_deadline: Duration,
+    /// How long an unacknowledged message is kept, counted from publish. Unset: 7 days, or the
+    /// expiration if that is shorter (LIM-16, EXP-1).
+    pub retention: Option<Duration>,
+    /// When it expires. Default: after 31 days without activity (LIM-18).
+    pub expiration: Expiration,
+    /// Labels: yours to use, at most 64 (RES-18).
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Default for SubscriptionConfig {
+    fn default() -> Self {
+        Self {
+            filter: Filter::all(),
+            ack_deadline: DEFAULT_ACK_DEADLINE,
+            retention: None,
+            expiration: Expiration::After(DEFAULT_EXPIRATION),
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+impl SubscriptionConfig {
+    /// All messages, 10 s to acknowledge, 7 days of retention, expires after 31 idle days.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Which messages it gets.
+    #[must_use]
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// How long a delivery may stay without an answer; rounded up to whole milliseconds.
+    #[must_use]
+    pub fn ack_deadline(mut self, deadline: Duration) -> Self {
+        self.ack_deadline = deadline;
+        self
+    }
+
+    /// How long an unacknowledged message is kept; rounded up to whole milliseconds.
+    #[must_use]
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = Some(retention);
+        self
+    }
+
+    /// When it goes away by itself.
+    #[must_use]
+    pub fn expiration(mut self, expiration: Expiration) -> Self {
+        self.expiration = expiration;
+        self
+    }
+
+    /// Adds a label.
+    #[must_use]
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Checks the value and fills in what depends on the rest.
+    pub(crate) fn checked(mut self, limits: &Limits) -> Result<Self, ConfigError> {
+        check_range("ack deadline", self.ack_deadline, &limits.ack_deadline)?;
+        if let Expiration::After(expiration) = self.expiration {
+            check_range("expiration", expiration, &limits.expiration)?;
+        }
+        match (self.retention, self.expiration) {
+            (Some(retention), expiration) => {
+                check_range("retention", retention, &limits.retention)?;
+                if let Expiration::After(expiration) = expiration
+                    && limits.expiration_covers_retention
+                    && expiration < retention
+                {
+                    return Err(ConfigError::ExpiresBeforeRetention { expiration, retention });
+                }
+            }
+            (None, Expiration::After(expiration)) => {
+                self.retention = Some(DEFAULT_RETENTION.min(expiration));
+            }
+            (None, Expiration::Never) => self.retention = Some(DEFAULT_RETENTION),
+        }
+        let (len, max) = (self.filter.source().len(), limits.filter_bytes);
+        if len > max {
+            return Err(ConfigError::FilterTooLong { len, max });
+        }
+        check_labels(&self.labels)?;
+        Ok(self)
+    }
+
+    /// The retention in force.
+    pub(crate) fn effective_retention(&self) -> Duration {
+        self.retention.unwrap_or(DEFAULT_RETENTION)
+    }
+}
+
+/// What to change of a subscription; what is `None` stays as it is. The filter cannot be changed
+/// (FIL-3). Any update restarts the expiration clock (EXP-5).
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct SubscriptionUpdate {
+    /// The new ack deadline, for hand-outs from now on (LS-19).
+    pub ack_deadline: Option<Duration>,
+    /// The new retention, for stored messages too (RET-8).
+    pub retention: Option<Duration>,
+    /// The new expiration.
+    pub expiration: Option<Expiration>,
+    /// The new labels, all of them.
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+impl SubscriptionUpdate {
+    /// Changes nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the ack deadline of later hand-outs; running leases keep theirs (LS-19).
+    #[must_use]
+    pub fn ack_deadline(mut self, deadline: Duration) -> Self {
+        self.ack_deadline = Some(deadline);
+        self
+    }
+
+    /// Sets the retention, at once also for what is stored (RET-8).
+    #[must_use]
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = Some(retention);
+        self
+    }
+
+    /// Sets the expiration (EXP-5).
+    #[must_use]
+    pub fn expiration(mut self, expiration: Expiration) -> Self {
+        self.expiration = Some(expiration);
+        self
+    }
+
+    /// Replaces all labels.
+    #[must_use]
+    pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
+        self.labels = Some(labels);
+        self
+    }
+
+    pub(crate) fn applied_to(&self, config: &SubscriptionConfig) -> SubscriptionConfig {
+        SubscriptionConfig {
+            filter: config.filter.clone(),
+            ack_deadline: self.ack_deadline.unwrap_or(config.ack_deadline),
+            retention: self.retention.or(config.retention),
+            expiration: self.expiration.unwrap_or(config.expiration),
+            labels: self.labels.clone().unwrap_or_else(|| config.labels.clone()),
+        }
+    }
+}
+
+/// How much a stream may have outstanding, and for how long (STR-11).
+///
+/// ```
+/// use siftbus::FlowControl;
+///
+/// let gentle = FlowControl::new().max_outstanding_messages(10);
+/// assert_eq!(gentle.max_outstanding_bytes, 100 * 1024 * 1024);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct FlowControl {
+    /// The stream hands out nothing while this many of its messages are outstanding. Default:
+    /// 1,000.
+    pub max_outstanding_messages: usize,
+    /// The stream hands out nothing while its outstanding messages have this many bytes; one
+    /// message may overshoot. Default: 100 MiB.
+    pub max_outstanding_bytes: usize,
+    /// The ack deadline of what this stream hands out. Default: the subscription's (DL-1).
+    pub ack_deadline: Option<Duration>,
+}
+
+impl Default for FlowControl {
+    fn default() -> Self {
+        Self {
+            max_outstanding_messages: 1_000,
+            max_outstanding_bytes: 100 * 1024 * 1024,
+            ack_deadline: None,
+        }
+    }
+}
+
+impl FlowControl {
+    /// 1,000 messages and 100 MiB outstanding, the subscription's ack deadline.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how many messages may be outstanding.
+    #[must_use]
+    pub fn max_outstanding_messages(mut self, messages: usize) -> Self {
+        self.max_outstanding_messages = messages;
+        self
+    }
+
+    /// Sets how many bytes may be outstanding.
+    #[must_use]
+    pub fn max_outstanding_bytes(mut self, bytes: usize) -> Self {
+        self.max_outstanding_bytes = bytes;
+        self
+    }
+
+    /// Sets the ack deadline of what the stream hands out.
+    #[must_use]
+    pub fn ack_deadline(mut self, deadline: Duration) -> Self {
+        self.ack_deadline = Some(deadline);
+        self
+    }
+
+    pub(crate) fn check(&self, limits: &Limits) -> Result<(), ConfigError> {
+        if self.max_outstanding_messages == 0 {
+            return Err(ConfigError::Zero { field: "max_outstanding_messages" });
+        }
+        if self.max_outstanding_bytes == 0 {
+            return Err(ConfigError::Zero { field: "max_outstanding_bytes" });
+        }
+        match self.ack_deadline {
+            Some(deadline) => {
+                check_range("stream ack deadline", deadline, &limits.stream_ack_deadline)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn check_range(
+    field: &'static str,
+    value: Duration,
+    range: &RangeInclusive<Duration>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::OutOfRange { field, value, min: *range.start(), max: *range.end() })
+}
+
+/// At most 64 labels; letters in lower case or without case, digits, `-` and `_`; a key starts
+/// with a letter (RES-18).
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    if labels.len() > MAX_LABELS {
+        return Err(ConfigError::TooManyLabels { count: labels.len(), max: MAX_LABELS });
+    }
+    let letter = |c: char| c.is_alphabetic() && !c.is_uppercase();
+    let inner = |c: char| letter(c) || c.is_numeric() || matches!(c, '-' | '_');
+    for (key, value) in labels {
+        let key_fits = key.starts_with(letter) && key.chars().count() <= MAX_LABEL_CHARS;
+        let value_fits = value.chars().count() <= MAX_LABEL_CHARS;
+        if !key_fits || !value_fits || !key.chars().all(inner) || !value.chars().all(inner) {
+            return Err(ConfigError::Label { key: key.clone(), value: value.clone() });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,495 @@
+//! Errors: one enum per boundary, each with a gRPC canonical code (ERR-1 … ERR-45).
+//!
+//! A variant exists where a caller would do something different, and names the offending value.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::message::Message;
+
+/// The canonical codes of gRPC that this crate uses.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Code {
+    /// The request is wrong, whatever the state of the bus.
+    InvalidArgument,
+    /// The thing named does not exist, or no longer.
+    NotFound,
+    /// The name is taken.
+    AlreadyExists,
+    /// The state of the thing does not allow the request.
+    FailedPrecondition,
+    /// A limit or budget is used up.
+    ResourceExhausted,
+    /// The time allowed has passed.
+    DeadlineExceeded,
+    /// The bus is closed.
+    Unavailable,
+}
+
+/// A name that no topic or subscription can have (RES-4).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("invalid name: (name={name})")]
+pub struct NameError {
+    pub(crate) name: String,
+}
+
+impl NameError {
+    /// Always [`Code::InvalidArgument`].
+    pub fn code(&self) -> Code {
+        Code::InvalidArgument
+    }
+}
+
+/// Kinds of things that have names.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Resource {
+    /// A topic.
+    Topic,
+    /// A subscription.
+    Subscription,
+}
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Resource::Topic => "topic",
+            Resource::Subscription => "subscription",
+        })
+    }
+}
+
+/// A configuration that the bus's [`Limits`](crate::Limits) do not allow.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A duration is out of its range.
+    #[error("{field} is {value:?}; it must be from {min:?} to {max:?}")]
+    OutOfRange {
+        /// Which setting.
+        field: &'static str,
+        /// What was given.
+        value: Duration,
+        /// The least that is allowed.
+        min: Duration,
+        /// The most that is allowed.
+        max: Duration,
+    },
+    /// The subscription would expire before its retention has passed (LIM-18).
+    #[error("expiration after {expiration:?} is less than the retention of {retention:?}")]
+    ExpiresBeforeRetention {
+        /// Idle time after which the subscription would expire.
+        expiration: Duration,
+        /// The retention asked for.
+        retention: Duration,
+    },
+    /// The filter has too many bytes (LIM-21).
+    #[error("the filter has {len} bytes; at most {max} are allowed")]
+    FilterTooLong {
+        /// Bytes of the filter.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// There are too many labels (RES-18).
+    #[error("{count} labels; at most {max} are allowed")]
+    TooManyLabels {
+        /// How many were given.
+        count: usize,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// A label's key or value is not allowed (RES-18).
+    #[error("label {key:?} = {value:?} is not allowed")]
+    Label {
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+    },
+    /// A limit that would let nothing through.
+    #[error("{field} must be at least 1")]
+    Zero {
+        /// Which setting.
+        field: &'static str,
+    },
+}
+
+impl ConfigError {
+    /// Always [`Code::InvalidArgument`] (ERR-4, ERR-6, ERR-8 … ERR-13).
+    pub fn code(&self) -> Code {
+        Code::InvalidArgument
+    }
+}
+
+/// Why something could not be created, found, changed or deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// The name is malformed.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Nothing has this name, or this handle is of one that was deleted (RES-8, RES-12).
+    #[error("{resource} {name:?} does not exist")]
+    NotFound {
+        /// What was looked for.
+        resource: Resource,
+        /// Its name.
+        name: String,
+    },
+    /// The name is taken (RES-7).
+    #[error("{resource} {name:?} already exists")]
+    AlreadyExists {
+        /// What was to be created.
+        resource: Resource,
+        /// Its name.
+        name: String,
+    },
+    /// The configuration is not allowed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There are as many as the limits allow (LIM-23, LIM-24).
+    #[error("cannot create {resource} {name:?}: there are {max} already")]
+    TooMany {
+        /// What was to be created.
+        resource: Resource,
+        /// Its name.
+        name: String,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// The call starts a task and needs a tokio runtime for it.
+    #[error("no tokio runtime to run on")]
+    NoRuntime,
+    /// The bus is closed.
+    #[error("the bus is closed")]
+    Closed,
+}
+
+impl AdminError {
+    /// The gRPC code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Name(error) => error.code(),
+            Self::NotFound { .. } => Code::NotFound,
+            Self::AlreadyExists { .. } => Code::AlreadyExists,
+            Self::Config(error) => error.code(),
+            Self::TooMany { .. } => Code::ResourceExhausted,
+            Self::NoRuntime => Code::FailedPrecondition,
+            Self::Closed => Code::Unavailable,
+        }
+    }
+}
+
+/// Nothing was published; the messages come back.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use siftbus::{Bus, Code, Message, TopicConfig};
+///
+/// let bus = Bus::new();
+/// let topic = bus.create_topic("orders", TopicConfig::new()).await?;
+/// let bad = Message::new("x").with_attribute("goog-key", "v");
+/// let error = topic.publish(bad.clone()).await.expect_err("the key is reserved");
+/// assert_eq!(error.code(), Code::InvalidArgument);
+/// assert_eq!(error.into_messages(), [bad]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Error)]
+#[error("{}", inner.reason)]
+pub struct PublishError {
+    inner: Box<Unpublished>,
+}
+
+struct Unpublished {
+    reason: PublishReason,
+    messages: Vec<Message>,
+}
+
+impl PublishError {
+    pub(crate) fn new(reason: PublishReason, messages: Vec<Message>) -> Self {
+        Self { inner: Box::new(Unpublished { reason, messages }) }
+    }
+
+    /// What stood in the way.
+    pub fn reason(&self) -> &PublishReason {
+        &self.inner.reason
+    }
+
+    /// The gRPC code of the reason.
+    pub fn code(&self) -> Code {
+        self.inner.reason.code()
+    }
+
+    /// The messages, in the order in which they were handed over.
+    pub fn into_messages(self) -> Vec<Message> {
+        self.inner.messages
+    }
+}
+
+impl std::fmt::Debug for PublishError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PublishError")
+            .field("reason", &self.inner.reason)
+            .field("messages", &self.inner.messages.len())
+            .finish()
+    }
+}
+
+/// Why nothing was published.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PublishReason {
+    /// The topic was deleted (PUB-10).
+    #[error("topic {topic:?} does not exist")]
+    NotFound {
+        /// The topic's name.
+        topic: String,
+    },
+    /// There are no messages, or too many for one request (LIM-2).
+    #[error("{count} messages in one publish; {min} to {max} are allowed")]
+    MessageCount {
+        /// How many there were.
+        count: usize,
+        /// The least that is allowed.
+        min: usize,
+        /// The most that is allowed.
+        max: usize,
+    },
+    /// All messages together are too large (LIM-3).
+    #[error("{size} bytes in one publish; at most {max} are allowed")]
+    RequestTooLarge {
+        /// Bytes of all messages.
+        size: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// The messages have different ordering keys (PUB-11).
+    #[error("ordering keys {first:?} and {other:?} in one publish")]
+    MixedOrderingKeys {
+        /// The key of the first message.
+        first: String,
+        /// Another message's key.
+        other: String,
+    },
+    /// One message is not allowed; none was published (PUB-2).
+    #[error("message {index}: {problem}")]
+    Message {
+        /// Which message, counted from zero.
+        index: usize,
+        /// What is wrong with it.
+        problem: MessageProblem,
+    },
+    /// The bus is closed.
+    #[error("the bus is closed")]
+    Closed,
+}
+
+impl PublishReason {
+    /// The gRPC code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotFound { .. } => Code::NotFound,
+            Self::MessageCount { .. }
+            | Self::RequestTooLarge { .. }
+            | Self::MixedOrderingKeys { .. }
+            | Self::Message { .. } => Code::InvalidArgument,
+            Self::Closed => Code::Unavailable,
+        }
+    }
+}
+
+/// What is wrong with a message.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MessageProblem {
+    /// Neither payload nor attributes (PUB-1).
+    #[error("neither data nor attributes")]
+    Empty,
+    /// The payload is too large (LIM-4).
+    #[error("{size} bytes of data; at most {max} are allowed")]
+    DataTooLarge {
+        /// Bytes of the payload.
+        size: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// Too many attributes (LIM-5).
+    #[error("{count} attributes; at most {max} are allowed")]
+    TooManyAttributes {
+        /// How many there are.
+        count: usize,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// An attribute's key is empty, too long or reserved (LIM-6).
+    #[error("attribute key {key:?}: 1 to {max} bytes are allowed, and not starting with \"goog\"")]
+    AttributeKey {
+        /// The key.
+        key: String,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// An attribute's value is too long (LIM-7).
+    #[error("the value of attribute {key:?} has {len} bytes; at most {max} are allowed")]
+    AttributeValueTooLong {
+        /// The attribute's key.
+        key: String,
+        /// Bytes of the value.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// The ordering key is too long (LIM-8).
+    #[error("an ordering key of {len} bytes; at most {max} are allowed")]
+    OrderingKeyTooLong {
+        /// Bytes of the key.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+}
+
+/// Why nothing could be pulled.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PullError {
+    /// The subscription was deleted or has expired (PULL-9, EXP-4).
+    #[error("subscription {subscription:?} does not exist")]
+    NotFound {
+        /// The subscription's name.
+        subscription: String,
+    },
+    /// Zero messages were asked for (PULL-5).
+    #[error("max_messages is 0; at least 1 is needed")]
+    ZeroMessages,
+    /// The flow control is not allowed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The bus is closed.
+    #[error("the bus is closed")]
+    Closed,
+}
+
+impl PullError {
+    /// The gRPC code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotFound { .. } => Code::NotFound,
+            Self::ZeroMessages => Code::InvalidArgument,
+            Self::Config(error) => error.code(),
+            Self::Closed => Code::Unavailable,
+        }
+    }
+}
+
+/// Why nothing could be acknowledged. A stale id is no error but an
+/// [`Outcome`](crate::Outcome) (ACK-6).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AckError {
+    /// The subscription was deleted or has expired (ACK-8).
+    #[error("subscription {subscription:?} does not exist")]
+    NotFound {
+        /// The subscription's name.
+        subscription: String,
+    },
+    /// The list of ids is empty (ACK-7).
+    #[error("no ack ids specified")]
+    NoIds,
+    /// The ids take more bytes than one request may have (LIM-12).
+    #[error("{bytes} bytes of ack ids; at most {max} are allowed")]
+    RequestTooLarge {
+        /// Bytes of all ids as text.
+        bytes: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// An id was issued by another subscription; no id was applied (ACK-4, ACK-5).
+    #[error("invalid ack id (ack_id={id})")]
+    ForeignId {
+        /// The id as text.
+        id: String,
+    },
+    /// The deadline is out of range (LIM-10).
+    #[error(transparent)]
+    Deadline(#[from] ConfigError),
+    /// The bus is closed.
+    #[error("the bus is closed")]
+    Closed,
+}
+
+impl AckError {
+    /// The gRPC code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotFound { .. } => Code::NotFound,
+            Self::NoIds | Self::RequestTooLarge { .. } | Self::ForeignId { .. } => {
+                Code::InvalidArgument
+            }
+            Self::Deadline(error) => error.code(),
+            Self::Closed => Code::Unavailable,
+        }
+    }
+}
+
+/// Why a request got no reply.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The request could not be published.
+    #[error("the request was not published: {0}")]
+    Publish(#[from] PublishError),
+    /// No reply came in time.
+    #[error("no reply within {timeout:?}")]
+    TimedOut {
+        /// How long the request waited.
+        timeout: Duration,
+    },
+    /// Replies can no longer arrive: the reply subscription or the bus is gone.
+    #[error("the reply subscription is gone")]
+    Closed,
+}
+
+impl RequestError {
+    /// The gRPC code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Publish(error) => error.code(),
+            Self::TimedOut { .. } => Code::DeadlineExceeded,
+            Self::Closed => Code::Unavailable,
+        }
+    }
+}
+
+/// Why a reply could not be sent.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReplyError {
+    /// The delivery is no request: this attribute is missing.
+    #[error("the delivery is no request: attribute {attribute:?} is missing")]
+    NotARequest {
+        /// Which attribute.
+        attribute: &'static str,
+    },
+    /// The topic that the request names cannot be found.
+    #[error("no topic to reply to: {0}")]
+    Topic(#[from] AdminError),
+    /// The reply could not be published.
+    #[error("the reply was not published: {0}")]
+    Publish(#[from] PublishError),
+}
+
+impl ReplyError {
+    /// The gRPC code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotARequest { .. } => Code::InvalidArgument,
+            Self::Topic(error) => error.code(),
+            Self::Publish(error) => error.code(),
+        }
+    }
+}

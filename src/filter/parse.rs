@@ -1,0 +1,362 @@
+//! From text to syntax tree: the grammar of the strict dialect and its size limits.
+//!
+//! The parser has no lexer (see `text.rs`) and does not recurse: open parentheses are levels on
+//! a list of its own. It looks at each character a bounded number of times. Where the grammar
+//! has no way on, `slips.rs` says what is wrong; the first mistake is the only one reported.
+
+use super::ast::{Expr, Operator, Test};
+use super::error::{END_OF_FILTER, ParseError, ParseErrorKind as Kind};
+use super::slips;
+use super::text::{Cursor, is_white_space};
+
+/// How large a filter may be. All counts are inclusive.
+///
+/// ```
+/// use siftbus::Filter;
+/// use siftbus::filter::ParseLimits;
+///
+/// let long = format!("attributes.a = \"{}\"", "x".repeat(300));
+/// assert!(Filter::parse(&long).is_err());
+/// assert!(Filter::parse_with(&long, ParseLimits::EMBEDDED).is_ok());
+///
+/// let mut limits = ParseLimits::STRICT;
+/// limits.max_predicates = 1;
+/// assert!(Filter::parse_with("attributes:a OR attributes:b", limits).is_err());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ParseLimits {
+    /// Bytes of the text as given, white space included.
+    pub max_bytes: usize,
+    /// How deep parentheses and negations may nest. Above [`DEPTH_CEILING`] that counts instead.
+    pub max_depth: usize,
+    /// How many predicates there may be.
+    pub max_predicates: usize,
+}
+
+impl ParseLimits {
+    /// What the service allows: 256 bytes; and 128 levels and 64 predicates, which no useful
+    /// filter of that size reaches. The default.
+    pub const STRICT: Self = Self {
+        max_bytes: STRICT_MAX_BYTES,
+        max_depth: MAX_DEPTH,
+        max_predicates: STRICT_MAX_PREDICATES,
+    };
+
+    /// For filters that never leave the process: 4,096 bytes, 128 levels, 512 predicates.
+    pub const EMBEDDED: Self = Self {
+        max_bytes: EMBEDDED_MAX_BYTES,
+        max_depth: MAX_DEPTH,
+        max_predicates: EMBEDDED_MAX_PREDICATES,
+    };
+}
+
+impl Default for ParseLimits {
+    fn default() -> Self {
+        Self::STRICT
+    }
+}
+
+/// Parses a filter; `None` is the empty one.
+pub(super) fn parse(source: &str, limits: ParseLimits) -> Result<Option<Expr>, ParseError> {
+    let ParseLimits { max_bytes: max, .. } = limits;
+    if source.len() > max {
+        let kind = Kind::TooLong { len: source.len(), max };
+        let span = source.floor_char_boundary(max)..source.len();
+        return Err(ParseError::new(source, kind, span, format!("at most {max} bytes")));
+    }
+    let parser = Parser {
+        cursor: Cursor::new(source).after_white_space(),
+        max_depth: limits.max_depth.min(DEPTH_CEILING),
+        max_predicates: limits.max_predicates,
+        depth: 0,
+        predicates: 0,
+        level: Level::default(),
+        outer: Vec::new(),
+    };
+    if parser.cursor.is_at_end() { Ok(None) } else { parser.run().map(Some) }
+}
+
+struct Parser<'s> {
+    cursor: Cursor<'s>,
+    max_depth: usize,
+    max_predicates: usize,
+    /// Open parentheses and negations waiting for their operand, on all levels.
+    depth: usize,
+    predicates: usize,
+    /// The innermost level, and those around it.
+    level: Level,
+    outer: Vec<Level>,
+}
+
+/// What has been read of the filter or of one pair of parentheses.
+#[derive(Default)]
+struct Level {
+    /// Where the parenthesis was opened; `None` outside of all.
+    open: Option<usize>,
+    operator: Option<Operator>,
+    terms: Vec<Expr>,
+    /// Negations before the operand being read.
+    negations: usize,
+}
+
+impl Parser<'_> {
+    fn run(mut self) -> Result<Expr, ParseError> {
+        loop {
+            let mut term = self.predicate()?;
+            loop {
+                self.place(term);
+                self.cursor.skip_white_space();
+                if self.cursor.is_at_end() {
+                    return self.finish();
+                }
+                if self.cursor.peek() != Some(')') {
+                    break;
+                }
+                term = self.close()?;
+            }
+            self.operator()?;
+        }
+    }
+
+    /// Reads the next predicate, and the negations and parentheses that open before it.
+    fn predicate(&mut self) -> Result<Expr, ParseError> {
+        loop {
+            self.cursor.skip_white_space();
+            let negation = match self.cursor.peek() {
+                Some('(') => {
+                    self.open()?;
+                    continue;
+                }
+                Some('-') => "-",
+                _ => match self.cursor.word() {
+                    word @ "NOT" => word,
+                    ATTRIBUTES => return self.attribute(),
+                    HAS_PREFIX => return self.call(),
+                    _ => {
+                        let fresh = self.level.terms.is_empty() && self.level.negations == 0;
+                        return Err(slips::term(&self.cursor, self.level.open.is_some(), fresh));
+                    }
+                },
+            };
+            self.deepen(negation.len())?;
+            self.level.negations += 1;
+            self.cursor.advance(negation.len());
+        }
+    }
+
+    fn open(&mut self) -> Result<(), ParseError> {
+        self.deepen(1)?;
+        let inner = Level { open: Some(self.cursor.at()), ..Level::default() };
+        self.outer.push(std::mem::replace(&mut self.level, inner));
+        self.cursor.advance(1);
+        Ok(())
+    }
+
+    /// Leaves a level by its closing parenthesis and returns what it held.
+    fn close(&mut self) -> Result<Expr, ParseError> {
+        let Some(outer) = self.outer.pop() else {
+            let expected = self.expected_next();
+            let span = self.cursor.token();
+            return Err(self.cursor.error(Kind::UnopenedParenthesis, span, expected));
+        };
+        self.cursor.advance(1);
+        self.depth -= 1;
+        Ok(std::mem::replace(&mut self.level, outer).into_expr())
+    }
+
+    fn finish(self) -> Result<Expr, ParseError> {
+        match self.level.open {
+            None => Ok(self.level.into_expr()),
+            Some(at) => {
+                Err(self.cursor.error(Kind::UnclosedParenthesis, at..at + 1, "a closing )"))
+            }
+        }
+    }
+
+    /// Makes `term` the next operand of the level, under the negations that wait for it.
+    fn place(&mut self, term: Expr) {
+        let negations = std::mem::take(&mut self.level.negations);
+        self.depth -= negations;
+        self.level.terms.push(term.negated(negations));
+    }
+
+    /// Reads the operator behind a term.
+    fn operator(&mut self) -> Result<(), ParseError> {
+        let word = self.cursor.word();
+        let operator = match word {
+            "AND" => Operator::And,
+            "OR" => Operator::Or,
+            _ => return Err(slips::connective(&self.cursor, self.expected_next())),
+        };
+        if let Some(first) = self.level.operator.filter(|first| *first != operator) {
+            let (a, b) = (first.word(), operator.word());
+            let span = self.cursor.token();
+            return Err(self
+                .cursor
+                .error(Kind::MixedOperators, span, self.expected_next())
+                .with_hint(format!("write (… {a} …) {b} … or … {a} (… {b} …)")));
+        }
+        self.level.operator = Some(operator);
+        self.cursor.advance(word.len());
+        Ok(())
+    }
+
+    /// What may follow a complete term, in words.
+    fn expected_next(&self) -> String {
+        let operators = self.level.operator.map_or("AND, OR", Operator::word);
+        let end = if self.level.open.is_some() { ")" } else { END_OF_FILTER };
+        format!("{operators} or {end}")
+    }
+
+    /// `attributes:KEY` or a comparison; the cursor stands on the word.
+    fn attribute(&mut self) -> Result<Expr, ParseError> {
+        self.count_predicate()?;
+        self.cursor.advance(ATTRIBUTES.len());
+        if self.cursor.peek() == Some('.') {
+            return self.comparison();
+        }
+        let spaced = self.cursor;
+        self.cursor.skip_white_space();
+        if !self.cursor.eat(':') {
+            return Err(slips::attribute(&spaced));
+        }
+        self.cursor.skip_white_space();
+        Ok(Expr::predicate(self.key(':')?, Test::Has))
+    }
+
+    /// The rest of `attributes.KEY = "…"`, from the dot on.
+    fn comparison(&mut self) -> Result<Expr, ParseError> {
+        let key = self.dot_key()?;
+        self.cursor.skip_white_space();
+        let symbol = self.cursor.run(|c| matches!(c, '=' | '!' | '<' | '>' | '~'));
+        let test = match symbol {
+            "=" => Test::Eq,
+            "!=" => Test::Ne,
+            _ => return Err(slips::comparison(&self.cursor, &key)),
+        };
+        self.cursor.advance(symbol.len());
+        Ok(Expr::predicate(key, test(self.value()?.into())))
+    }
+
+    /// `hasPrefix(attributes.KEY, "…")`; the cursor stands on the word.
+    fn call(&mut self) -> Result<Expr, ParseError> {
+        self.count_predicate()?;
+        self.cursor.advance(HAS_PREFIX.len());
+        self.argument('(', "( after hasPrefix")?;
+        self.cursor.skip_white_space();
+        if self.cursor.word() != ATTRIBUTES {
+            return Err(self.malformed_call("attributes.KEY"));
+        }
+        self.cursor.advance(ATTRIBUTES.len());
+        let key = match self.cursor.peek() {
+            Some('.') => self.dot_key()?,
+            _ if self.cursor.after_white_space().peek() == Some('.') => {
+                return Err(slips::space_around_dot(&self.cursor));
+            }
+            _ => return Err(self.malformed_call("attributes.KEY")),
+        };
+        self.argument(',', "a comma and the prefix")?;
+        let prefix = self.value()?;
+        self.argument(')', "a closing )")?;
+        Ok(Expr::predicate(key, Test::Prefix(prefix.into())))
+    }
+
+    /// Moves over a punctuation mark of a call.
+    fn argument(&mut self, mark: char, expected: &'static str) -> Result<(), ParseError> {
+        self.cursor.skip_white_space();
+        if self.cursor.eat(mark) { Ok(()) } else { Err(self.malformed_call(expected)) }
+    }
+
+    fn malformed_call(&self, expected: &'static str) -> ParseError {
+        self.cursor
+            .error(Kind::MalformedCall, self.cursor.token(), expected)
+            .with_hint("write hasPrefix(attributes.KEY, \"prefix\")")
+    }
+
+    /// `.KEY`; the cursor stands on the dot.
+    fn dot_key(&mut self) -> Result<String, ParseError> {
+        self.cursor.advance(1);
+        let spaced = self.cursor.peek().is_some_and(is_white_space);
+        if spaced && !self.cursor.after_white_space().is_at_end() {
+            return Err(slips::space_around_dot(&self.cursor));
+        }
+        self.key('.')
+    }
+
+    /// A key, bare or as a string; `separator` stands before it.
+    fn key(&mut self, separator: char) -> Result<String, ParseError> {
+        if self.cursor.peek() == Some('"') {
+            return self.cursor.string();
+        }
+        let key = self.cursor.word();
+        let mut behind = self.cursor;
+        behind.advance(key.len());
+        if key.is_empty() || behind.peek().is_some_and(slips::breaks_key) {
+            return Err(slips::key(&self.cursor, separator));
+        }
+        self.cursor = behind;
+        Ok(key.to_owned())
+    }
+
+    fn value(&mut self) -> Result<String, ParseError> {
+        self.cursor.skip_white_space();
+        match self.cursor.peek() {
+            Some('"') => self.cursor.string(),
+            _ => Err(slips::value(&self.cursor)),
+        }
+    }
+
+    /// Enters a parenthesis or negation of `len` bytes.
+    fn deepen(&mut self, len: usize) -> Result<(), ParseError> {
+        if self.depth >= self.max_depth {
+            let max = self.max_depth;
+            let expected = format!("at most {max} levels");
+            let span = self.cursor.span(len);
+            return Err(self.cursor.error(Kind::TooDeep { max }, span, expected));
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn count_predicate(&mut self) -> Result<(), ParseError> {
+        if self.predicates >= self.max_predicates {
+            let max = self.max_predicates;
+            let expected = format!("at most {max} predicates");
+            let span = self.cursor.token();
+            return Err(self.cursor.error(Kind::TooManyPredicates { max }, span, expected));
+        }
+        self.predicates += 1;
+        Ok(())
+    }
+}
+
+impl Level {
+    fn into_expr(self) -> Expr {
+        // Without an operator there is one term, and the group of one term is that term.
+        Expr::group(self.operator.unwrap_or(Operator::And), self.terms)
+    }
+}
+
+/// The bytes of a strict filter.
+pub const STRICT_MAX_BYTES: usize = 256;
+
+/// The predicates of a strict filter.
+pub const STRICT_MAX_PREDICATES: usize = 64;
+
+/// The bytes of a filter that stays in the process.
+pub const EMBEDDED_MAX_BYTES: usize = 4_096;
+
+/// The predicates of a filter that stays in the process, parsed or combined.
+pub const EMBEDDED_MAX_PREDICATES: usize = 512;
+
+/// How deep parentheses and negations nest at most, unless other limits are asked for.
+pub const MAX_DEPTH: usize = 128;
+
+/// The nesting that no limits can exceed, because printing and dropping a filter recurse that
+/// deep. The canonical text of every filter within [`MAX_DEPTH`] stays below: it writes each
+/// further negation as two levels, `NOT (NOT x)`.
+pub const DEPTH_CEILING: usize = 256;
+
+const ATTRIBUTES: &str = "attributes";
+const HAS_PREFIX: &str = "hasPrefix";

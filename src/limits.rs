@@ -1,0 +1,182 @@
+//! Every limit as a value, with two presets.
+//!
+//! Checks live where the thing is used; here are only the numbers. `tests/semantics/limits.rs`
+//! tries each row of both presets on both sides.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// Which names topics and subscriptions may have.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NameGrammar {
+    /// 1 to 1,024 bytes without control characters.
+    Any,
+    /// A bare id of 3 to 255 characters, or `projects/{project}/topics/{id}` (RES-2 … RES-6).
+    Strict,
+}
+
+/// What a bus accepts (LIM-1 … LIM-28).
+///
+/// | field | [`embedded`](Limits::embedded) | [`google`](Limits::google) | rule |
+/// | --- | --- | --- | --- |
+/// | `names` | any, 1–1,024 bytes | strict grammar | LIM-1 |
+/// | `publish_messages` | 1–unlimited | 1–1,000 | LIM-2 |
+/// | `publish_bytes` | unlimited | 10,485,760 | LIM-3 |
+/// | `message_bytes` (payload) | unlimited | 10,485,760 | LIM-4 |
+/// | `empty_messages` | allowed | refused | PUB-1 |
+/// | `mixed_ordering_keys` in one publish | allowed | refused | PUB-11 |
+/// | `attributes` per message | 100 | 100 | LIM-5 |
+/// | `attribute_key_bytes` | 1–256 | 1–256 | LIM-6 |
+/// | `attribute_value_bytes` | 1,024 | 1,024 | LIM-7 |
+/// | `ordering_key_bytes` | 1,024 | 1,024 | LIM-8 |
+/// | `ack_deadline` of a subscription | 1 ms– | 10–600 s | LIM-9 |
+/// | `modify_ack_deadline` | 0– | 0–600 s | LIM-10 |
+/// | `stream_ack_deadline` | 1 ms– | 10–600 s | LIM-11 |
+/// | `ack_request_bytes` (text of the ids) | unlimited | 524,288 | LIM-12 |
+/// | `pull_messages` (more are not handed out at once) | unlimited | 1,000 | LIM-15 |
+/// | `retention` of a subscription | 1 ms– | 10 min–31 d | LIM-16 |
+/// | `topic_retention` | 1 ms– | 10 min–31 d | LIM-17 |
+/// | `expiration` | 1 ms– | 1 d–, and ≥ retention | LIM-18 |
+/// | `filter_bytes` | 4,096 | 256 | LIM-21 |
+/// | `topics`, `subscriptions` per bus, `subscriptions_per_topic` | unlimited | unlimited | LIM-23, LIM-24 |
+///
+/// ```
+/// use siftbus::{Bus, Limits};
+///
+/// let mut limits = Limits::google();
+/// limits.topics = Some(10_000);
+/// let bus = Bus::builder().limits(limits).build();
+/// assert_eq!(bus.limits().filter_bytes, 256);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Which names are accepted.
+    pub names: NameGrammar,
+    /// Messages in one publish.
+    pub publish_messages: RangeInclusive<usize>,
+    /// Bytes of all messages in one publish, counted as [`Message::size`](crate::Message::size).
+    pub publish_bytes: usize,
+    /// Bytes of one payload.
+    pub message_bytes: usize,
+    /// Whether a message may have neither payload nor attributes.
+    pub empty_messages: bool,
+    /// Whether messages of one publish may have different ordering keys.
+    pub mixed_ordering_keys: bool,
+    /// Attributes of one message.
+    pub attributes: usize,
+    /// Bytes of an attribute's key; at least one, and not starting with `goog`.
+    pub attribute_key_bytes: usize,
+    /// Bytes of an attribute's value.
+    pub attribute_value_bytes: usize,
+    /// Bytes of an ordering key.
+    pub ordering_key_bytes: usize,
+    /// A subscription's ack deadline.
+    pub ack_deadline: RangeInclusive<Duration>,
+    /// A changed deadline of one lease; zero is a nack.
+    pub modify_ack_deadline: RangeInclusive<Duration>,
+    /// The ack deadline of a stream.
+    pub stream_ack_deadline: RangeInclusive<Duration>,
+    /// Bytes of the text of all ack ids in one request.
+    pub ack_request_bytes: usize,
+    /// Messages that one pull hands out, whatever it asks for.
+    pub pull_messages: usize,
+    /// Retention of a subscription.
+    pub retention: RangeInclusive<Duration>,
+    /// Retention of a topic.
+    pub topic_retention: RangeInclusive<Duration>,
+    /// Idle time after which a subscription expires.
+    pub expiration: RangeInclusive<Duration>,
+    /// Whether a subscription must not expire before its retention has passed.
+    pub expiration_covers_retention: bool,
+    /// Bytes of a subscription's filter.
+    pub filter_bytes: usize,
+    /// Topics of a bus.
+    pub topics: Option<usize>,
+    /// Subscriptions of a bus.
+    pub subscriptions: Option<usize>,
+    /// Subscriptions attached to one topic.
+    pub subscriptions_per_topic: Option<usize>,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The shortest deadline, retention or expiration: the resolution of a bus's time.
+const TICK: Duration = Duration::from_millis(1);
+
+/// The default ack deadline of a subscription (RES-19).
+pub(crate) const DEFAULT_ACK_DEADLINE: Duration = Duration::from_secs(10);
+/// The default retention of a subscription (LIM-16).
+pub(crate) const DEFAULT_RETENTION: Duration = DAY.saturating_mul(7);
+/// After how much idle time a subscription expires by default (LIM-18).
+pub(crate) const DEFAULT_EXPIRATION: Duration = DAY.saturating_mul(31);
+/// Labels of a resource (RES-18).
+pub(crate) const MAX_LABELS: usize = 64;
+/// Characters of a label's key or value (RES-18).
+pub(crate) const MAX_LABEL_CHARS: usize = 63;
+/// Attribute keys must not start with this (LIM-6).
+pub(crate) const RESERVED_KEY_PREFIX: &str = "goog";
+
+impl Limits {
+    /// For programs that link the bus: limits of messages as in the service, any positive time.
+    pub fn embedded() -> Self {
+        Self {
+            names: NameGrammar::Any,
+            publish_messages: 1..=usize::MAX,
+            publish_bytes: usize::MAX,
+            message_bytes: usize::MAX,
+            empty_messages: true,
+            mixed_ordering_keys: true,
+            attributes: 100,
+            attribute_key_bytes: 256,
+            attribute_value_bytes: 1_024,
+            ordering_key_bytes: 1_024,
+            ack_deadline: TICK..=Duration::MAX,
+            modify_ack_deadline: Duration::ZERO..=Duration::MAX,
+            stream_ack_deadline: TICK..=Duration::MAX,
+            ack_request_bytes: usize::MAX,
+            pull_messages: usize::MAX,
+            retention: TICK..=Duration::MAX,
+            topic_retention: TICK..=Duration::MAX,
+            expiration: TICK..=Duration::MAX,
+            expiration_covers_retention: false,
+            filter_bytes: crate::filter::EMBEDDED_MAX_BYTES,
+            topics: None,
+            subscriptions: None,
+            subscriptions_per_topic: None,
+        }
+    }
+
+    /// Every documented range of the service, so that what passes here passes there.
+    pub fn google() -> Self {
+        Self {
+            names: NameGrammar::Strict,
+            publish_messages: 1..=1_000,
+            publish_bytes: 10_485_760,
+            message_bytes: 10_485_760,
+            empty_messages: false,
+            mixed_ordering_keys: false,
+            ack_deadline: SECOND * 10..=SECOND * 600,
+            modify_ack_deadline: Duration::ZERO..=SECOND * 600,
+            stream_ack_deadline: SECOND * 10..=SECOND * 600,
+            ack_request_bytes: 524_288,
+            pull_messages: 1_000,
+            retention: MINUTE * 10..=DAY * 31,
+            topic_retention: MINUTE * 10..=DAY * 31,
+            expiration: DAY..=Duration::MAX,
+            expiration_covers_retention: true,
+            filter_bytes: crate::filter::STRICT_MAX_BYTES,
+            ..Self::embedded()
+        }
+    }
+}
+
+impl Default for Limits {
+    /// [`Limits::embedded`].
+    fn default() -> Self {
+        Self::embedded()
+    }
+}

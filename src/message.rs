@@ -1,0 +1,190 @@
+//! What is published: a message, and what the bus adds to it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+
+use crate::attributes::Attributes;
+use crate::sync::Arc;
+use crate::time::Time;
+
+/// A message as a publisher makes it: payload, attributes, an optional ordering key.
+///
+/// Cheap to clone: clones share the payload and the attributes, and so do all subscriptions that
+/// get the message.
+///
+/// ```
+/// use siftbus::Message;
+///
+/// let message = Message::new("paid").with_attributes([("region", "eu"), ("kind", "order")]);
+/// assert_eq!(message.data().as_ref(), b"paid");
+/// assert_eq!(message.attribute("region"), Some("eu"));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Message {
+    data: Bytes,
+    attributes: Attributes,
+    ordering_key: Option<Arc<str>>,
+}
+
+impl Message {
+    /// A message with a payload and nothing else.
+    pub fn new(data: impl Into<Bytes>) -> Self {
+        Self { data: data.into(), ..Self::default() }
+    }
+
+    /// Adds an attribute, replacing a value under the same key.
+    ///
+    /// Several at once are cheaper with [`with_attributes`](Self::with_attributes).
+    ///
+    /// # Panics
+    ///
+    /// If the key or the value has more than 256 MiB.
+    #[must_use]
+    pub fn with_attribute(mut self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.attributes = self.attributes.with(key.as_ref(), value.as_ref());
+        self
+    }
+
+    /// Sets all attributes, in one allocation.
+    ///
+    /// # Panics
+    ///
+    /// If one key or value has more than 256 MiB.
+    #[must_use]
+    pub fn with_attributes<K, V>(mut self, attributes: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: AsRef<str>,
+        V: AsRef<str>,
+    {
+        self.attributes = attributes.into_iter().collect();
+        self
+    }
+
+    /// Sets the ordering key; the empty key means none.
+    #[must_use]
+    pub fn with_ordering_key(mut self, key: impl AsRef<str>) -> Self {
+        let key = key.as_ref();
+        self.ordering_key = (!key.is_empty()).then(|| Arc::from(key));
+        self
+    }
+
+    /// The payload.
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// All attributes.
+    pub fn attributes(&self) -> &Attributes {
+        &self.attributes
+    }
+
+    /// The value of one attribute.
+    pub fn attribute(&self, key: &str) -> Option<&str> {
+        self.attributes.get(key)
+    }
+
+    /// The ordering key; empty if there is none.
+    pub fn ordering_key(&self) -> &str {
+        self.ordering_key.as_deref().unwrap_or_default()
+    }
+
+    /// The size that limits, flow control and statistics count: payload, attributes and ordering
+    /// key, and 16 bytes for id and publish time (LIM-27).
+    pub fn size(&self) -> usize {
+        const ID_AND_TIME: usize = 16;
+        self.data.len() + self.attributes.size() + self.ordering_key().len() + ID_AND_TIME
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(data: Bytes) -> Self {
+        Self::new(data)
+    }
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(data: Vec<u8>) -> Self {
+        Self::new(data)
+    }
+}
+
+impl From<String> for Message {
+    fn from(data: String) -> Self {
+        Self::new(data)
+    }
+}
+
+impl From<&'static str> for Message {
+    fn from(data: &'static str) -> Self {
+        Self::new(data)
+    }
+}
+
+impl From<&'static [u8]> for Message {
+    fn from(data: &'static [u8]) -> Self {
+        Self::new(data)
+    }
+}
+
+/// The id that the bus gives a message: unique for the life of the bus, growing in publish order
+/// (PUB-4).
+#[derive(
+    Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+pub struct MessageId(u64);
+
+impl MessageId {
+    pub(crate) fn from_u64(id: u64) -> Self {
+        Self(id)
+    }
+
+    /// The id as a number.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+/// A message with what the bus added, as it lies in the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub(crate) message: Message,
+    pub(crate) id: MessageId,
+    pub(crate) time: Time,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_in_the_log_takes_eighty_bytes() {
+        assert_eq!(size_of::<Published>(), 80);
+    }
+
+    #[test]
+    fn size_counts_every_part() {
+        let message = Message::new("data").with_attribute("k", "vw").with_ordering_key("key");
+        assert_eq!(message.size(), 4 + 3 + 3 + 16);
+    }
+
+    #[test]
+    fn an_empty_ordering_key_is_none() {
+        assert_eq!(Message::new("x").with_ordering_key(""), Message::new("x"));
+    }
+}

@@ -1,0 +1,309 @@
+//! What all handles of a bus share: registries, the line of time, limits, numbers.
+
+use std::hash::{BuildHasher, Hasher};
+
+use dashmap::DashMap;
+
+use super::driver;
+use super::subscription::SubscriptionShared;
+use super::timers::{Need, Timers};
+use super::topic::TopicShared;
+use crate::ack_id::mix;
+use crate::clock::{Clock, Reading, Timeline};
+use crate::error::{AdminError, Resource};
+use crate::events::{Event, EventSource};
+use crate::limits::Limits;
+use crate::name;
+use crate::subscription::config_checked;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+use crate::time::Time;
+use crate::{SubscriptionConfig, TopicConfig};
+
+pub(crate) struct BusCore {
+    pub(crate) limits: Limits,
+    pub(crate) seed: u64,
+    pub(crate) timeline: Timeline,
+    pub(crate) timers: Arc<Timers>,
+    pub(crate) events: EventSource,
+    topics: DashMap<Arc<str>, Arc<TopicShared>>,
+    subscriptions: DashMap<Arc<str>, Arc<SubscriptionShared>>,
+    /// The newest instant that any call has seen.
+    latest: AtomicU64,
+    next_message: AtomicU64,
+    next_object: AtomicU64,
+    closed: AtomicBool,
+    /// Wakers woken whose waiters have not come back yet.
+    wakes: AtomicU64,
+}
+
+impl BusCore {
+    pub(crate) fn new(clock: &Clock, limits: Limits, seed: u64) -> Arc<Self> {
+        let timeline = Timeline::new(clock);
+        let core = Arc::new(Self {
+            limits,
+            seed,
+            timers: Arc::new(Timers::new()),
+            events: EventSource::new(),
+            topics: DashMap::new(),
+            subscriptions: DashMap::new(),
+            latest: AtomicU64::new(timeline.read().now.as_millis()),
+            timeline,
+            next_message: AtomicU64::new(1),
+            next_object: AtomicU64::new(1),
+            closed: AtomicBool::new(false),
+            wakes: AtomicU64::new(0),
+        });
+        if let Clock::Manual(manual) = clock {
+            manual.attach(&core);
+        }
+        core
+    }
+
+    /// Reads the clock; whatever has fallen due happens first (L14).
+    #[inline]
+    pub(crate) fn read(self: &Arc<Self>) -> Reading {
+        let reading = self.timeline.read();
+        let latest = self.latest();
+        if reading.now > latest {
+            self.latest.fetch_max(reading.now.as_millis(), Ordering::SeqCst);
+        }
+        let reading = reading.not_before(latest);
+        if self.timers.next_due() <= reading.now {
+            self.advance(reading);
+        }
+        reading
+    }
+
+    /// The reading by which an ack is judged: a new one where that is cheap, else the newest that
+    /// the bus has seen (D15).
+    pub(crate) fn read_for_ack(self: &Arc<Self>) -> Reading {
+        if self.timeline.is_cheap() { self.read() } else { Reading::at(self.latest()) }
+    }
+
+    /// The newest instant that the bus has seen.
+    pub(crate) fn latest(&self) -> Time {
+        Time::from_millis(self.latest.load(Ordering::Relaxed))
+    }
+
+    #[cold]
+    fn advance(self: &Arc<Self>, reading: Reading) {
+        while let Some(object) = self.timers.pop_due(reading.now) {
+            object.fire(reading);
+        }
+        if self.timers.needs_driver() {
+            driver::start(self);
+        }
+    }
+
+    pub(crate) fn satisfy(self: &Arc<Self>, need: Need) {
+        match need {
+            Need::Nothing => {}
+            Need::Driver => driver::start(self),
+        }
+    }
+
+    /// The first of `count` consecutive message ids.
+    pub(crate) fn take_ids(&self, count: u64) -> u64 {
+        self.next_message.fetch_add(count, Ordering::Relaxed)
+    }
+
+    /// A number that no other object of this bus has.
+    pub(crate) fn take_object_id(&self) -> u64 {
+        self.next_object.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A keyed hash of a name, the same for every subscription that ever has it.
+    pub(crate) fn name_hash(&self, name: &str) -> u64 {
+        name.bytes().fold(mix(self.seed), |hash, byte| mix(hash ^ u64::from(byte)))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn wake_begun(&self) {
+        self.wakes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn wakes_ended(&self, count: u64) {
+        self.wakes.fetch_sub(count, Ordering::SeqCst);
+    }
+
+    pub(crate) fn wakes_pending(&self) -> u64 {
+        self.wakes.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn create_topic(
+        self: &Arc<Self>,
+        name: &str,
+        config: TopicConfig,
+    ) -> Result<Arc<TopicShared>, AdminError> {
+        name::check(self.limits.names, "topics", name)?;
+        self.check_open()?;
+        self.read();
+        let taken = || AdminError::AlreadyExists { resource: Resource::Topic, name: name.into() };
+        if self.topics.contains_key(name) {
+            return Err(taken());
+        }
+        config.check(&self.limits)?;
+        if let Some(max) = self.limits.topics.filter(|max| self.topics.len() >= *max) {
+            return Err(AdminError::TooMany { resource: Resource::Topic, name: name.into(), max });
+        }
+        let name: Arc<str> = Arc::from(name);
+        let topic = TopicShared::new(self, Arc::clone(&name), config);
+        match self.topics.entry(Arc::clone(&name)) {
+            dashmap::Entry::Occupied(_) => return Err(taken()),
+            dashmap::Entry::Vacant(place) => drop(place.insert(Arc::clone(&topic))),
+        }
+        self.check_still_open()?;
+        self.events.send(Event::TopicCreated { topic: name.to_string() });
+        Ok(topic)
+    }
+
+    pub(crate) fn topic(self: &Arc<Self>, name: &str) -> Result<Arc<TopicShared>, AdminError> {
+        name::check(self.limits.names, "topics", name)?;
+        self.check_open()?;
+        self.read();
+        let found = self.topics.get(name).map(|topic| Arc::clone(&topic));
+        found.ok_or_else(|| AdminError::NotFound { resource: Resource::Topic, name: name.into() })
+    }
+
+    pub(crate) fn topics(&self) -> Vec<Arc<TopicShared>> {
+        let mut topics: Vec<_> = self.topics.iter().map(|topic| Arc::clone(&topic)).collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        topics
+    }
+
+    pub(crate) fn delete_topic(
+        self: &Arc<Self>,
+        topic: &Arc<TopicShared>,
+    ) -> Result<(), AdminError> {
+        let removed = self.topics.remove_if(&topic.name, |_, found| Arc::ptr_eq(found, topic));
+        if removed.is_none() {
+            return Err(topic.not_found());
+        }
+        topic.delete();
+        self.events.send(Event::TopicDeleted { topic: topic.name.to_string() });
+        Ok(())
+    }
+
+    pub(crate) fn create_subscription(
+        self: &Arc<Self>,
+        name: &str,
+        topic: &Arc<TopicShared>,
+        config: SubscriptionConfig,
+    ) -> Result<Arc<SubscriptionShared>, AdminError> {
+        let resource = Resource::Subscription;
+        name::check(self.limits.names, "subscriptions", name)?;
+        self.check_open()?;
+        let reading = self.read();
+        let taken = || AdminError::AlreadyExists { resource, name: name.into() };
+        if self.subscriptions.contains_key(name) {
+            return Err(taken());
+        }
+        let config = config_checked(config, &self.limits)?;
+        if let Some(max) = self.limits.subscriptions.filter(|max| self.subscriptions.len() >= *max)
+        {
+            return Err(AdminError::TooMany { resource, name: name.into(), max });
+        }
+        let name: Arc<str> = Arc::from(name);
+        let subscription = topic.subscribe(Arc::clone(&name), config, reading)?;
+        let lost = match self.subscriptions.entry(Arc::clone(&name)) {
+            dashmap::Entry::Occupied(_) => true,
+            dashmap::Entry::Vacant(place) => {
+                drop(place.insert(Arc::clone(&subscription)));
+                false
+            }
+        };
+        if lost {
+            // Somebody else was faster with this name; what was attached goes again.
+            subscription.delete();
+            return Err(taken());
+        }
+        self.check_still_open()?;
+        subscription.schedule_expiry();
+        self.events.send(Event::SubscriptionCreated {
+            subscription: name.to_string(),
+            topic: topic.name.to_string(),
+        });
+        Ok(subscription)
+    }
+
+    pub(crate) fn subscription(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Result<Arc<SubscriptionShared>, AdminError> {
+        name::check(self.limits.names, "subscriptions", name)?;
+        self.check_open()?;
+        self.read();
+        let found = self.subscriptions.get(name).map(|found| Arc::clone(&found));
+        found.ok_or_else(|| AdminError::NotFound {
+            resource: Resource::Subscription,
+            name: name.into(),
+        })
+    }
+
+    pub(crate) fn subscriptions(&self) -> Vec<Arc<SubscriptionShared>> {
+        let mut all: Vec<_> = self.subscriptions.iter().map(|found| Arc::clone(&found)).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Takes a subscription out of the registry. Answers false if it was out already.
+    pub(crate) fn forget_subscription(&self, subscription: &Arc<SubscriptionShared>) -> bool {
+        let same = |found: &Arc<SubscriptionShared>| Arc::ptr_eq(found, subscription);
+        self.subscriptions.remove_if(&subscription.name, |_, found| same(found)).is_some()
+    }
+
+    /// Ends everything: every waiter gets an error, every message is given back (D23).
+    pub(crate) fn close(&self) {
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        for subscription in self.subscriptions() {
+            subscription.close();
+        }
+        for topic in self.topics() {
+            topic.delete();
+        }
+        self.subscriptions.clear();
+        self.topics.clear();
+        for sleeper in self.timers.clear() {
+            sleeper.fire(Reading::at(self.latest()));
+        }
+        self.events.close();
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), AdminError> {
+        if self.is_closed() { Err(AdminError::Closed) } else { Ok(()) }
+    }
+
+    /// After something was put into a registry: if the bus was closed meanwhile, `close` may have
+    /// missed it.
+    fn check_still_open(&self) -> Result<(), AdminError> {
+        if !self.closed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        for subscription in self.subscriptions() {
+            subscription.close();
+        }
+        self.subscriptions.clear();
+        self.topics.clear();
+        Err(AdminError::Closed)
+    }
+}
+
+/// A seed for a bus that was given none.
+pub(crate) fn random_seed() -> u64 {
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+impl std::fmt::Debug for BusCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bus")
+            .field("topics", &self.topics.len())
+            .field("subscriptions", &self.subscriptions.len())
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,828 @@
+//! A subscription behind its lock: lease, settle, wait, wake, trim, expire.
+//!
+//! Decisions are the broker's (`broker/subscription.rs`); here is who calls it with what, who has to
+//! be woken after, and when the topic has to be told that less is needed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Weak;
+use std::task::Waker;
+
+use smallvec::SmallVec;
+
+use super::core::BusCore;
+use super::effects::Effects;
+use super::timers::{Key, Rank, Timed};
+use super::topic::TopicShared;
+use super::view::View;
+use super::waiters::Waiters;
+use crate::ack_id::AckId;
+use crate::broker::log::{Directory, Segment};
+use crate::broker::subscription::{
+    Backlog, LeaseId, LeaseOptions, Leased, Meta, Settled, SubscriptionState,
+};
+use crate::clock::Reading;
+use crate::config::{Expiration, SubscriptionConfig};
+use crate::error::{AckError, AdminError, PullError, Resource};
+use crate::events::Event;
+use crate::message::Published;
+use crate::stats::SubscriptionStats;
+use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
+use crate::time::{Span, Time};
+
+/// A filtered subscription tells its topic what it no longer needs after this many messages, or
+/// when nothing is left.
+const TRIM_EVERY: u64 = 64;
+
+pub(crate) struct SubscriptionShared {
+    pub(crate) core: Arc<BusCore>,
+    pub(crate) topic: Arc<TopicShared>,
+    pub(crate) view: Arc<View>,
+    pub(crate) is_unfiltered: bool,
+    pub(crate) name: Arc<str>,
+    /// Which of all objects of the bus; a subscription of the same name made later has another.
+    pub(crate) incarnation: u64,
+    name_hash: u64,
+    me: Weak<SubscriptionShared>,
+    state: Mutex<State>,
+}
+
+struct State {
+    broker: SubscriptionState,
+    config: SubscriptionConfig,
+    ack_deadline: Span,
+    retention: Span,
+    expiration: Option<Span>,
+    waiters: Waiters,
+    /// Streams that wait for quota, by owner.
+    starved: BTreeMap<u32, Waker>,
+    /// Streams that are open: as long as one is, the subscription does not expire (EXP-3).
+    streams: usize,
+    /// The segment read last; kept by unfiltered subscriptions only, whose hold keeps it anyway.
+    cached: Option<Arc<Segment>>,
+    /// Starts of segments between low and cursor: passing one is worth telling the topic.
+    boundaries: VecDeque<u64>,
+    /// Where filtered stragglers lie: index → position.
+    stragglers: BTreeMap<u64, u64>,
+    /// The low index that the topic knows of.
+    told_low: u64,
+    /// Whether the view has this subscription on its waiting list.
+    is_registered: bool,
+    timer: Option<Key>,
+    is_observed: bool,
+    last_activity: Time,
+    /// Something happened since then at a time that nobody read (D15).
+    is_touched: bool,
+    ended: Option<End>,
+}
+
+/// Why a subscription takes no more calls.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Deleted,
+    Closed,
+}
+
+/// What the topic has to change for a subscription that has come forward.
+#[derive(Debug)]
+pub(crate) struct Moves {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) pin: Vec<u64>,
+    pub(crate) unpin: Vec<u64>,
+}
+
+/// What the topic still keeps for a subscription that has ended.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) low: u64,
+    pub(crate) pinned: Vec<u64>,
+}
+
+/// What a caller wants to be done with a delivery.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Settle {
+    Ack,
+    Nack,
+    NackAfter(Span),
+    Deadline(Span),
+}
+
+/// A lease as it is asked for.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) max_messages: usize,
+    pub(crate) owner: u32,
+    /// Instead of the subscription's.
+    pub(crate) ack_deadline: Option<Span>,
+}
+
+/// Messages handed out, with the segments they lie in.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) epoch: u32,
+    pub(crate) leased: SmallVec<[Leased; 1]>,
+    pub(crate) segments: SmallVec<[Arc<Segment>; 1]>,
+}
+
+impl Batch {
+    pub(crate) fn message(&self, leased: &Leased) -> Option<&Published> {
+        self.segments.get(leased.segment as usize)?.get(usize::from(leased.slot))
+    }
+}
+
+impl SubscriptionShared {
+    pub(crate) fn new(
+        topic: Arc<TopicShared>,
+        view: Arc<View>,
+        is_unfiltered: bool,
+        name: Arc<str>,
+        config: SubscriptionConfig,
+        retention: Span,
+        reading: Reading,
+    ) -> Arc<Self> {
+        let core = Arc::clone(&topic.core);
+        let head = view.head();
+        let state = State {
+            broker: SubscriptionState::new(head, retention),
+            ack_deadline: Span::round_up(config.ack_deadline),
+            retention,
+            expiration: expiration_of(&config),
+            config,
+            waiters: Waiters::default(),
+            starved: BTreeMap::new(),
+            streams: 0,
+            cached: None,
+            boundaries: VecDeque::new(),
+            stragglers: BTreeMap::new(),
+            told_low: head,
+            is_registered: false,
+            timer: None,
+            is_observed: false,
+            last_activity: reading.now,
+            is_touched: false,
+            ended: None,
+        };
+        Arc::new_cyclic(|me| Self {
+            incarnation: core.take_object_id(),
+            name_hash: core.name_hash(&name),
+            core,
+            topic,
+            view,
+            is_unfiltered,
+            name,
+            me: me.clone(),
+            state: Mutex::new(state),
+        })
+    }
+
+    pub(crate) fn config(&self) -> SubscriptionConfig {
+        self.state.lock().config.clone()
+    }
+
+    pub(crate) fn retention(&self) -> Span {
+        self.state.lock().retention
+    }
+
+    pub(crate) fn set_retention(&self, retention: Span) {
+        let mut state = self.state.lock();
+        state.retention = retention;
+        state.broker.set_retention(retention);
+    }
+
+    pub(crate) fn update(
+        &self,
+        change: impl FnOnce(&SubscriptionConfig) -> Result<SubscriptionConfig, AdminError>,
+    ) -> Result<SubscriptionConfig, AdminError> {
+        let reading = self.core.read();
+        let config = {
+            let mut state = self.enter(reading).map_err(|end| self.admin_error(end))?;
+            let config = change(&state.config)?;
+            state.ack_deadline = Span::round_up(config.ack_deadline);
+            state.expiration = expiration_of(&config);
+            state.config = config.clone();
+            state.touch(reading.now);
+            self.reschedule(&mut state);
+            config
+        };
+        self.topic.retention_changed(self);
+        Ok(config)
+    }
+
+    pub(crate) fn stats(&self) -> SubscriptionStats {
+        let reading = self.core.read();
+        let Ok(state) = self.enter(reading) else { return SubscriptionStats::default() };
+        let head = self.view.head();
+        let broker = &state.broker;
+        let backlog = broker.backlog(head);
+        SubscriptionStats {
+            backlog,
+            ready: backlog - broker.outstanding() - broker.delayed(),
+            outstanding: broker.outstanding(),
+            delayed: broker.delayed(),
+            redeliveries: broker.redeliveries(),
+            expired_leases: broker.expired_leases(),
+            expired_messages: broker.expired_messages(),
+        }
+    }
+
+    /// Leases what is there now.
+    ///
+    /// Rounds are of bounded size (L6): a large request takes the lock several times.
+    pub(crate) fn lease(&self, request: Request) -> Result<Batch, PullError> {
+        let reading = self.core.read();
+        let mut batch = Batch::default();
+        let max = request.max_messages.min(self.core.limits.pull_messages);
+        let mut left = max;
+        loop {
+            let mut effects = Effects::default();
+            let mut state = match self.enter(reading) {
+                Ok(state) => state,
+                Err(end) if batch.leased.is_empty() => return Err(self.pull_error(end)),
+                // What was handed out before is of an ended subscription now: dropping it is fine.
+                Err(_) => break,
+            };
+            state.touch(reading.now);
+            if batch.leased.is_empty() {
+                batch.epoch = state.broker.epoch();
+            } else if batch.epoch != state.broker.epoch() {
+                break;
+            }
+            let round = Request { max_messages: left, ..request };
+            let taken = self.lease_round(&mut state, round, reading, &mut batch);
+            let more = state.broker.has_deliverable(self.view.head());
+            left -= taken;
+            let done = left == 0 || taken == 0 || !more;
+            if more && done {
+                // Whoever waits is told, since this call leaves something behind (L9).
+                self.tell_one(&mut state, &mut effects);
+            }
+            let trim = self.leave(state, &mut effects);
+            self.finish(effects, trim);
+            if done {
+                break;
+            }
+        }
+        Ok(batch)
+    }
+
+    fn lease_round(
+        &self,
+        state: &mut State,
+        request: Request,
+        reading: Reading,
+        batch: &mut Batch,
+    ) -> usize {
+        let mut max_messages = request.max_messages;
+        let mut max_bytes = u64::MAX;
+        if request.owner != 0 {
+            let Some(quota) = state.broker.owners().get(request.owner) else { return 0 };
+            let room = usize::try_from(quota.room_for_messages()).unwrap_or(usize::MAX);
+            max_messages = max_messages.min(room);
+            max_bytes = quota.room_for_bytes();
+        }
+        let options = LeaseOptions {
+            max_messages,
+            max_bytes,
+            deadline: reading.deadline(request.ack_deadline.unwrap_or(state.ack_deadline)),
+            owner: request.owner,
+        };
+        let start = batch.leased.len();
+        let (broker, mut reader) = self.reader(state);
+        let taken = broker.lease(self.view.head(), options, &mut reader, &mut batch.leased);
+        if taken > 0 {
+            reader.resolve(batch, start);
+            self.reschedule(state);
+        }
+        taken
+    }
+
+    /// Leases for somebody who waits, or puts the waker on the list. The lease is taken in the poll
+    /// that returns it, so a dropped future strands nothing (D6).
+    pub(crate) fn poll_lease(
+        &self,
+        request: Request,
+        ticket: &mut Option<u64>,
+        waker: &Waker,
+    ) -> Result<Option<Batch>, PullError> {
+        let mut was_told = false;
+        loop {
+            let batch = self.lease(request)?;
+            if !batch.leased.is_empty() {
+                if was_told || ticket.is_some() {
+                    self.stop_waiting_after(ticket);
+                }
+                return Ok(Some(batch));
+            }
+            let mut effects = Effects::default();
+            let reading = Reading::at(self.core.latest());
+            let mut state = self.enter(reading).map_err(|end| self.pull_error(end))?;
+            if self.is_starved(&mut state, request.owner) {
+                // A stream at its quota is no waiter (L9).
+                state.starved.insert(request.owner, waker.clone());
+                self.observe(&mut state);
+                let owed = self.give_up(&mut state, ticket);
+                if owed {
+                    self.tell_if_deliverable(&mut state, &mut effects);
+                }
+                let trim = self.leave(state, &mut effects);
+                self.finish(effects, trim);
+                return Ok(None);
+            }
+            if state.waiters.wait(ticket, waker) {
+                self.core.wakes_ended(1);
+                was_told = true;
+            }
+            if !state.is_registered {
+                state.is_registered = true;
+                self.view.register(self.me.clone());
+            }
+            self.observe(&mut state);
+            // Looked at after registering, as a publisher looks at the flag after the head is set.
+            if !state.broker.has_deliverable(self.view.head()) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Somebody who waited goes: it has what it wanted, or was dropped.
+    pub(crate) fn stop_waiting(&self, ticket: &mut Option<u64>) {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        if self.give_up(&mut state, ticket) {
+            self.tell_if_deliverable(&mut state, &mut effects);
+        }
+        drop(state);
+        effects.run(&self.core);
+    }
+
+    /// The news that brought the waiter here has been used.
+    fn stop_waiting_after(&self, ticket: &mut Option<u64>) {
+        let mut state = self.state.lock();
+        self.give_up(&mut state, ticket);
+    }
+
+    /// Answers whether the waiter had been told, and so owes the news to another.
+    fn give_up(&self, state: &mut State, ticket: &mut Option<u64>) -> bool {
+        let told = state.waiters.leave(ticket);
+        if told {
+            self.core.wakes_ended(1);
+        }
+        if state.waiters.is_empty() {
+            // Being on the list until now was activity (PULL-11).
+            self.touch_now(state);
+        }
+        told
+    }
+
+    /// Something counts as activity at a time that nobody has read.
+    fn touch_now(&self, state: &mut State) {
+        if self.core.timeline.is_cheap() {
+            state.touch(self.core.timeline.read().now);
+        } else {
+            state.is_touched = true;
+        }
+    }
+
+    /// A publish has put something into the view.
+    pub(crate) fn messages_arrived(&self, effects: &mut Effects) {
+        let mut state = self.state.lock();
+        state.is_registered = false;
+        self.tell_one(&mut state, effects);
+        if state.waiters.has_untold() && state.ended.is_none() {
+            state.is_registered = true;
+            self.view.register(self.me.clone());
+        }
+    }
+
+    /// Settles one delivery.
+    pub(crate) fn settle(&self, lease: LeaseId, how: Settle) -> Result<Settled, AckError> {
+        let mut settled = Settled::Stale;
+        self.settle_each([lease], how, |_, outcome| settled = outcome)?;
+        Ok(settled)
+    }
+
+    /// Settles deliveries in order, under one lock.
+    pub(crate) fn settle_each(
+        &self,
+        leases: impl IntoIterator<Item = LeaseId>,
+        how: Settle,
+        mut outcome: impl FnMut(LeaseId, Settled),
+    ) -> Result<(), AckError> {
+        let reading = match how {
+            Settle::Ack | Settle::Nack => self.core.read_for_ack(),
+            Settle::NackAfter(_) | Settle::Deadline(_) => self.core.read(),
+        };
+        let mut effects = Effects::default();
+        let mut state = self.enter(reading).map_err(|end| self.ack_error(end))?;
+        match how {
+            Settle::Ack | Settle::Nack if !self.core.timeline.is_cheap() => {
+                state.is_touched = true;
+            }
+            _ => state.touch(reading.now),
+        }
+        let (broker, mut reader) = self.reader(&mut state);
+        for lease in leases {
+            let settled = match how {
+                Settle::Ack => broker.ack(lease, &mut reader),
+                Settle::Nack => broker.nack(lease, None, &mut reader),
+                Settle::NackAfter(delay) => {
+                    broker.nack(lease, Some(reading.deadline(delay)), &mut reader)
+                }
+                Settle::Deadline(span) => {
+                    broker.set_deadline(lease, reading.deadline(span), &mut reader)
+                }
+            };
+            outcome(lease, settled);
+        }
+        match how {
+            Settle::Ack => {}
+            Settle::Nack => self.tell_if_deliverable(&mut state, &mut effects),
+            Settle::NackAfter(_) | Settle::Deadline(_) => self.reschedule(&mut state),
+        }
+        let trim = self.leave(state, &mut effects);
+        self.finish(effects, trim);
+        Ok(())
+    }
+
+    pub(crate) fn ack_id(&self, lease: LeaseId) -> AckId {
+        AckId { name_hash: self.name_hash, incarnation: self.incarnation, lease }
+    }
+
+    /// Whether an id was issued by this subscription or one of the same name before it (ACK-5,
+    /// ACK-6).
+    pub(crate) fn knows(&self, id: &AckId) -> bool {
+        id.name_hash == self.name_hash
+    }
+
+    /// Opens a stream with a quota; answers its owner number.
+    pub(crate) fn open_stream(&self, messages: u64, bytes: u64) -> Result<u32, PullError> {
+        let reading = self.core.read();
+        let mut state = self.enter(reading).map_err(|end| self.pull_error(end))?;
+        state.touch(reading.now);
+        state.streams += 1;
+        Ok(state.broker.owners().add(messages, bytes))
+    }
+
+    pub(crate) fn close_stream(&self, owner: u32, ticket: &mut Option<u64>) {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        state.starved.remove(&owner);
+        state.broker.owners().remove(owner);
+        state.streams = state.streams.saturating_sub(1);
+        self.touch_now(&mut state);
+        if self.give_up(&mut state, ticket) {
+            self.tell_if_deliverable(&mut state, &mut effects);
+        }
+        self.reschedule(&mut state);
+        drop(state);
+        effects.run(&self.core);
+    }
+
+    /// Ends the subscription by its user's will. Answers false if it had ended before.
+    pub(crate) fn delete(self: &Arc<Self>) -> bool {
+        let was_there = self.core.forget_subscription(self);
+        self.end(End::Deleted);
+        was_there
+    }
+
+    /// Ends the subscription because the bus is closed.
+    pub(crate) fn close(&self) {
+        self.end(End::Closed);
+    }
+
+    fn end(&self, end: End) {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        if state.ended.is_some() {
+            return;
+        }
+        state.ended = Some(end);
+        let told: SmallVec<[Waker; 2]> = state.waiters.tell_all().collect();
+        told.iter().for_each(|_| self.core.wake_begun());
+        effects.wakers = told;
+        effects.wakers.extend(std::mem::take(&mut state.starved).into_values());
+        if let Some(key) = state.timer.take() {
+            self.core.timers.cancel(key);
+        }
+        drop(state);
+        self.view.unregister(&self.me);
+        self.topic.detach(self);
+        effects.run(&self.core);
+    }
+
+    /// Called by the topic, under its lock, when the subscription leaves it.
+    pub(crate) fn forget_everything(&self, effects: &mut Effects) -> Kept {
+        let mut state = self.state.lock();
+        let low = state.told_low;
+        let stragglers = state.broker.end(self.view.head());
+        effects.garbage.extend(state.cached.take());
+        let pinned = stragglers.into_iter().filter_map(|index| match self.is_unfiltered {
+            true => Some(index),
+            false => state.stragglers.get(&index).copied(),
+        });
+        Kept { low, pinned: pinned.collect() }
+    }
+
+    /// Called by the topic, under its lock, to learn what has changed.
+    pub(crate) fn take_moves(&self) -> Moves {
+        let mut state = self.state.lock();
+        let from = state.told_low;
+        let to = state.broker.low();
+        state.told_low = to;
+        while state.boundaries.front().is_some_and(|boundary| *boundary <= to) {
+            state.boundaries.pop_front();
+        }
+        let (pin, unpin) = state.broker.take_pins();
+        // A straggler that was settled before anybody heard of it needs neither.
+        let both: Vec<u64> = pin.iter().filter(|index| unpin.contains(index)).copied().collect();
+        let single = |indices: Vec<u64>| indices.into_iter().filter(|index| !both.contains(index));
+        if self.is_unfiltered {
+            return Moves { from, to, pin: single(pin).collect(), unpin: single(unpin).collect() };
+        }
+        let stragglers = &mut state.stragglers;
+        let pin = single(pin).filter_map(|index| {
+            let position = self.view.position(index)?;
+            stragglers.insert(index, position);
+            Some(position)
+        });
+        let pin = pin.collect();
+        let unpin = single(unpin).filter_map(|index| stragglers.remove(&index)).collect();
+        Moves { from, to, pin, unpin }
+    }
+
+    /// Drops what is past retention though nobody calls (RET-7).
+    pub(crate) fn sweep(&self, reading: Reading) {
+        let mut effects = Effects::default();
+        if let Ok(state) = self.enter(reading) {
+            let trim = self.leave(state, &mut effects);
+            self.finish(effects, trim);
+            // What a sweep frees is given back at once, however little it is.
+            self.topic.trim(self);
+        }
+    }
+
+    /// Registers the first due instant, once the subscription can be found by name.
+    pub(crate) fn schedule_expiry(&self) {
+        let mut state = self.state.lock();
+        if state.ended.is_none() {
+            self.reschedule(&mut state);
+        }
+    }
+
+    /// Takes the lock with everything brought to `reading`, in rounds of bounded work (L6).
+    fn enter(&self, reading: Reading) -> Result<MutexGuard<'_, State>, End> {
+        loop {
+            let mut state = self.state.lock();
+            if let Some(end) = state.ended {
+                return Err(end);
+            }
+            if state.has_expired(reading.now) {
+                drop(state);
+                self.expire();
+                return Err(End::Deleted);
+            }
+            let head = self.view.head();
+            let (broker, mut reader) = self.reader(&mut state);
+            if !broker.advance(reading.now, head, &mut reader) {
+                return Ok(state);
+            }
+        }
+    }
+
+    /// Releases the lock. Answers whether the topic has to be told that less is needed.
+    fn leave(&self, mut state: MutexGuard<'_, State>, effects: &mut Effects) -> bool {
+        if state.broker.owners().has_freed() {
+            for owner in state.broker.owners().take_freed() {
+                effects.wakers.extend(state.starved.remove(&owner));
+            }
+        }
+        if self.is_unfiltered {
+            let passed = |boundary: &u64| *boundary <= state.broker.low();
+            state.boundaries.front().is_some_and(passed) || state.broker.has_pins()
+        } else {
+            effects.garbage.extend(state.cached.take());
+            let done = state.broker.low() - state.told_low;
+            let is_empty = state.broker.low() == self.view.head();
+            done >= TRIM_EVERY || (done > 0 && is_empty) || state.broker.has_pins()
+        }
+    }
+
+    fn finish(&self, effects: Effects, trim: bool) {
+        effects.run(&self.core);
+        if trim {
+            self.topic.trim(self);
+        }
+    }
+
+    fn reader<'a>(&'a self, state: &'a mut State) -> (&'a mut SubscriptionState, Reader<'a>) {
+        let reader = Reader {
+            view: (!self.is_unfiltered).then_some(&*self.view),
+            directory: &self.topic.directory,
+            stragglers: &state.stragglers,
+            cached: &mut state.cached,
+            boundaries: &mut state.boundaries,
+        };
+        (&mut state.broker, reader)
+    }
+
+    fn is_starved(&self, state: &mut State, owner: u32) -> bool {
+        owner != 0
+            && state.broker.owners().get(owner).is_none_or(|quota| quota.room_for_messages() == 0)
+    }
+
+    fn tell_one(&self, state: &mut State, effects: &mut Effects) {
+        if let Some(waker) = state.waiters.tell_one() {
+            self.core.wake_begun();
+            effects.wakers.push(waker);
+        }
+    }
+
+    fn tell_if_deliverable(&self, state: &mut State, effects: &mut Effects) {
+        if state.waiters.has_untold() && state.broker.has_deliverable(self.view.head()) {
+            self.tell_one(state, effects);
+        }
+    }
+
+    /// Makes sure that a timer is registered for the next thing that happens by itself (I-6).
+    fn reschedule(&self, state: &mut State) {
+        let due = state.broker.next_due().min(state.expires_at());
+        if due == Time::NEVER || state.timer.is_some_and(|key| key.due <= due) {
+            return;
+        }
+        let key = Key { due, rank: Rank::Subscription, id: self.incarnation };
+        let old = state.timer.replace(key);
+        state.is_observed = state.is_awaited();
+        let need = self.core.timers.schedule(old, key, self.me.clone(), state.is_observed);
+        self.core.satisfy(need);
+    }
+
+    /// Somebody waits: the driver has to be awake when a lease lapses or a delay ends.
+    fn observe(&self, state: &mut State) {
+        if state.is_observed || state.broker.next_due() == Time::NEVER {
+            return;
+        }
+        if let Some(key) = state.timer {
+            state.is_observed = true;
+            let need = self.core.timers.observe(key);
+            self.core.satisfy(need);
+        }
+    }
+
+    fn expire(&self) {
+        let Some(this) = self.me.upgrade() else { return };
+        if this.delete() {
+            self.core.events.send(Event::SubscriptionExpired {
+                subscription: self.name.to_string(),
+                topic: self.topic.name.to_string(),
+            });
+        }
+    }
+
+    pub(crate) fn admin_error(&self, end: End) -> AdminError {
+        match end {
+            End::Closed => AdminError::Closed,
+            End::Deleted => AdminError::NotFound {
+                resource: Resource::Subscription,
+                name: self.name.to_string(),
+            },
+        }
+    }
+
+    fn pull_error(&self, end: End) -> PullError {
+        match end {
+            End::Closed => PullError::Closed,
+            End::Deleted => PullError::NotFound { subscription: self.name.to_string() },
+        }
+    }
+
+    fn ack_error(&self, end: End) -> AckError {
+        match end {
+            End::Closed => AckError::Closed,
+            End::Deleted => AckError::NotFound { subscription: self.name.to_string() },
+        }
+    }
+}
+
+impl State {
+    fn touch(&mut self, now: Time) {
+        self.last_activity = self.last_activity.max(now);
+    }
+
+    /// Somebody waits for what happens next.
+    fn is_awaited(&self) -> bool {
+        !self.waiters.is_empty() || !self.starved.is_empty()
+    }
+
+    /// Whether a call is under way that counts as activity for as long as it lasts (EXP-3).
+    fn is_in_use(&self) -> bool {
+        self.streams > 0 || !self.waiters.is_empty()
+    }
+
+    /// The first instant at which it may have expired; a lower bound.
+    fn expires_at(&self) -> Time {
+        match self.expiration {
+            Some(expiration) => self.last_activity.after(expiration),
+            None => Time::NEVER,
+        }
+    }
+
+    /// EXP-4: at the first instant `now ≥ last activity + ttl`.
+    fn has_expired(&mut self, now: Time) -> bool {
+        if now < self.expires_at() {
+            return false;
+        }
+        if self.is_in_use() || self.is_touched {
+            self.is_touched = false;
+            self.touch(now);
+            return false;
+        }
+        self.expiration.is_some()
+    }
+}
+
+impl Timed for SubscriptionShared {
+    fn fire(self: Arc<Self>, reading: Reading) {
+        let mut effects = Effects::default();
+        self.state.lock().timer = None;
+        let Ok(mut state) = self.enter(reading) else { return };
+        self.tell_if_deliverable(&mut state, &mut effects);
+        self.reschedule(&mut state);
+        let trim = self.leave(state, &mut effects);
+        self.finish(effects, trim);
+    }
+}
+
+impl std::fmt::Debug for SubscriptionShared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn expiration_of(config: &SubscriptionConfig) -> Option<Span> {
+    match config.expiration {
+        Expiration::Never => None,
+        Expiration::After(ttl) => Some(Span::round_up(ttl)),
+    }
+}
+
+/// Looks at messages by index, through view and directory.
+struct Reader<'a> {
+    /// `None` for an unfiltered subscription: there, index and position are the same.
+    view: Option<&'a View>,
+    directory: &'a RwLock<Directory>,
+    stragglers: &'a BTreeMap<u64, u64>,
+    cached: &'a mut Option<Arc<Segment>>,
+    boundaries: &'a mut VecDeque<u64>,
+}
+
+impl Reader<'_> {
+    fn position(&self, index: u64) -> Option<u64> {
+        match self.view {
+            None => Some(index),
+            Some(view) => view.position(index).or_else(|| self.stragglers.get(&index).copied()),
+        }
+    }
+
+    /// The segment of a position; the one found last is kept at hand.
+    fn segment(&mut self, position: u64) -> Option<&Arc<Segment>> {
+        let hit = self.cached.as_ref().is_some_and(|segment| segment.at(position).is_some());
+        if !hit {
+            let found = self.directory.read().find(position).cloned()?;
+            if self.view.is_none() && self.boundaries.back().is_none_or(|last| *last < found.base())
+            {
+                self.boundaries.push_back(found.base());
+            }
+            *self.cached = Some(found);
+        }
+        self.cached.as_ref()
+    }
+
+    /// Fills in where the messages from `start` on lie.
+    fn resolve(&mut self, batch: &mut Batch, start: usize) {
+        let mut last: Option<(u64, u64, u32)> = None;
+        let Batch { leased, segments, .. } = batch;
+        for leased in leased.iter_mut().skip(start) {
+            let Some(position) = self.position(leased.index) else { continue };
+            let (base, number) = match last {
+                Some((base, end, number)) if (base..end).contains(&position) => (base, number),
+                _ => {
+                    let Some(segment) = self.segment(position) else { continue };
+                    let number = segments.len() as u32;
+                    last = Some((segment.base(), segment.end(), number));
+                    segments.push(Arc::clone(segment));
+                    (segment.base(), number)
+                }
+            };
+            leased.segment = number;
+            leased.slot = (position - base) as u16;
+        }
+    }
+}
+
+impl Backlog for Reader<'_> {
+    fn meta(&mut self, index: u64) -> Option<Meta> {
+        let position = self.position(index)?;
+        let message = self.segment(position)?.at(position)?;
+        Some(Meta { published: message.time, size: message.message.size() as u64 })
+    }
+}

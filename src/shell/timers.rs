@@ -1,0 +1,263 @@
+//! All due instants of a bus in one table (L14).
+//!
+//! Each object registers one lower bound, ordered by instant, kind and number (TIME-2). The earliest
+//! is mirrored in an atomic that every reading of the clock is compared with. Entries that somebody
+//! waits for are marked as observed: the driver sleeps until the earliest of those.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Weak;
+
+use tokio::sync::Notify;
+
+use crate::clock::Reading;
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::time::Time;
+
+/// What an object does when its instant has come.
+pub(crate) trait Timed: Send + Sync {
+    fn fire(self: Arc<Self>, reading: Reading);
+}
+
+/// Objects that are due at the same instant fire in this order.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    Topic,
+    Subscription,
+    Sleep,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) due: Time,
+    pub(crate) rank: Rank,
+    pub(crate) id: u64,
+}
+
+pub(crate) struct Timers {
+    table: Mutex<Table>,
+    next: AtomicU64,
+    /// Told when the driver has to look at the table again.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: BTreeMap<Key, Entry>,
+    observed: BTreeSet<Key>,
+    /// Somebody listens to events: everything is observed.
+    all_observed: bool,
+    driver: Driver,
+}
+
+struct Entry {
+    object: Weak<dyn Timed>,
+}
+
+#[derive(Copy, Clone, Debug, Default, PartialEq)]
+enum Driver {
+    #[default]
+    None,
+    /// It runs and sleeps until this instant.
+    Until(Time),
+}
+
+/// Whether a driver has to be started.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Need {
+    Nothing,
+    Driver,
+}
+
+impl Timers {
+    pub(crate) fn new() -> Self {
+        Self {
+            table: Mutex::new(Table::default()),
+            next: AtomicU64::new(Time::NEVER.as_millis()),
+            changed: Notify::new(),
+        }
+    }
+
+    pub(crate) fn next_due(&self) -> Time {
+        Time::from_millis(self.next.load(Ordering::SeqCst))
+    }
+
+    /// Puts an object's entry where it belongs now, in the place of the one it had.
+    pub(crate) fn schedule(
+        &self,
+        old: Option<Key>,
+        new: Key,
+        object: Weak<dyn Timed>,
+        observed: bool,
+    ) -> Need {
+        let mut table = self.table.lock();
+        if let Some(old) = old {
+            table.entries.remove(&old);
+            table.observed.remove(&old);
+        }
+        table.entries.insert(new, Entry { object });
+        if observed {
+            table.observed.insert(new);
+        }
+        self.settle(&table)
+    }
+
+    /// Somebody waits for this entry from now on.
+    pub(crate) fn observe(&self, key: Key) -> Need {
+        let mut table = self.table.lock();
+        if table.entries.contains_key(&key) {
+            table.observed.insert(key);
+        }
+        self.settle(&table)
+    }
+
+    /// Somebody waits for whatever happens.
+    pub(crate) fn observe_all(&self, all: bool) -> Need {
+        let mut table = self.table.lock();
+        table.all_observed = all;
+        self.settle(&table)
+    }
+
+    pub(crate) fn cancel(&self, key: Key) {
+        let mut table = self.table.lock();
+        table.entries.remove(&key);
+        table.observed.remove(&key);
+        let _ = self.settle(&table);
+    }
+
+    /// Takes the first object that is due; objects that are gone are passed over.
+    pub(crate) fn pop_due(&self, now: Time) -> Option<Arc<dyn Timed>> {
+        let mut table = self.table.lock();
+        loop {
+            let due = table.entries.first_entry().filter(|entry| entry.key().due <= now);
+            let Some(entry) = due else {
+                let _ = self.settle(&table);
+                return None;
+            };
+            let (key, entry) = entry.remove_entry();
+            table.observed.remove(&key);
+            if let Some(object) = entry.object.upgrade() {
+                let _ = self.settle(&table);
+                return Some(object);
+            }
+        }
+    }
+
+    /// The driver goes to sleep: until when?
+    pub(crate) fn arm(&self) -> Time {
+        let mut table = self.table.lock();
+        let until = table.next_observed();
+        table.driver = Driver::Until(until);
+        until
+    }
+
+    /// A driver is about to start. Answers false if there is one already.
+    pub(crate) fn claim_driver(&self) -> bool {
+        let mut table = self.table.lock();
+        if table.driver != Driver::None {
+            return false;
+        }
+        table.driver = Driver::Until(Time::NEVER);
+        true
+    }
+
+    /// The driver has ended, perhaps with its runtime.
+    pub(crate) fn driver_gone(&self) {
+        let mut table = self.table.lock();
+        table.driver = Driver::None;
+        if table.next_observed() != Time::NEVER {
+            // The next call that reads the clock finds something due, looks closer, and starts a
+            // new driver if it can (D20).
+            self.next.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether something is observed and nobody sleeps for it.
+    pub(crate) fn needs_driver(&self) -> bool {
+        let table = self.table.lock();
+        table.driver == Driver::None && table.next_observed() != Time::NEVER
+    }
+
+    /// Forgets everything: the bus is closed. Answers the sleepers, who have to be told.
+    pub(crate) fn clear(&self) -> Vec<Arc<dyn Timed>> {
+        let mut table = self.table.lock();
+        let entries = std::mem::take(&mut table.entries);
+        table.observed.clear();
+        let _ = self.settle(&table);
+        drop(table);
+        self.changed.notify_one();
+        let sleepers = entries.into_iter().filter(|(key, _)| key.rank == Rank::Sleep);
+        sleepers.filter_map(|(_, entry)| entry.object.upgrade()).collect()
+    }
+
+    /// Mirrors the earliest instant, and tells the driver if it sleeps too long.
+    fn settle(&self, table: &Table) -> Need {
+        let next = table.entries.keys().next().map_or(Time::NEVER, |key| key.due);
+        self.next.store(next.as_millis(), Ordering::SeqCst);
+        let observed = table.next_observed();
+        match table.driver {
+            Driver::None if observed != Time::NEVER => Need::Driver,
+            Driver::Until(until) if observed < until => {
+                self.changed.notify_one();
+                Need::Nothing
+            }
+            Driver::None | Driver::Until(_) => Need::Nothing,
+        }
+    }
+}
+
+impl Table {
+    fn next_observed(&self) -> Time {
+        let key =
+            if self.all_observed { self.entries.keys().next() } else { self.observed.first() };
+        key.map_or(Time::NEVER, |key| key.due)
+    }
+}
+
+impl std::fmt::Debug for Timers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Timers").field("next", &self.next_due()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Timed for Nothing {
+        fn fire(self: Arc<Self>, _: Reading) {}
+    }
+
+    fn key(due: u64, id: u64) -> Key {
+        Key { due: Time::from_millis(due), rank: Rank::Sleep, id }
+    }
+
+    #[test]
+    fn an_object_has_one_entry_however_often_it_moves() {
+        let timers = Timers::new();
+        let object: Arc<dyn Timed> = Arc::new(Nothing);
+        let mut old = None;
+        for due in (1..1_000).rev() {
+            let _ = timers.schedule(old, key(due, 1), Arc::downgrade(&object), false);
+            old = Some(key(due, 1));
+        }
+        assert_eq!(timers.table.lock().entries.len(), 1);
+        assert_eq!(timers.next_due(), Time::from_millis(1));
+    }
+
+    #[test]
+    fn only_what_is_observed_needs_a_driver() {
+        let timers = Timers::new();
+        let object: Arc<dyn Timed> = Arc::new(Nothing);
+        let weak = || Arc::downgrade(&object);
+        assert_eq!(timers.schedule(None, key(5, 1), weak(), false), Need::Nothing);
+        assert_eq!(timers.observe(key(5, 1)), Need::Driver);
+        assert!(timers.claim_driver() && !timers.claim_driver());
+        assert_eq!(timers.arm(), Time::from_millis(5));
+        assert!(timers.pop_due(Time::from_millis(4)).is_none());
+        assert!(timers.pop_due(Time::from_millis(5)).is_some());
+        assert_eq!(timers.arm(), Time::NEVER);
+    }
+}

@@ -1,0 +1,133 @@
+//! What a subscription looks through at its topic's log, and the handshake of publish and pull.
+//!
+//! The unfiltered view is the log itself: index = position, nothing is written per message. Each
+//! distinct filter has a view with a list of the positions that match; subscriptions with equal
+//! filters share it. A view is told apart by who owns it, not by what it is: leases, waiting and
+//! trimming work on the dense index of either.
+
+use std::sync::Weak;
+
+use super::subscription::SubscriptionShared;
+use crate::broker::chunks::Chunks;
+use crate::filter::Filter;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+
+/// Positions in a chunk of a view: 4 KiB.
+const CHUNK: usize = 512;
+
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) filter: Filter,
+    /// The index of the next message.
+    head: AtomicU64,
+    /// Positions by index; unused by the unfiltered view.
+    positions: Mutex<Chunks<u64, CHUNK>>,
+    /// Whether `waiting` may hold somebody.
+    is_awaited: AtomicBool,
+    waiting: Mutex<Vec<Weak<SubscriptionShared>>>,
+}
+
+impl View {
+    pub(crate) fn new(filter: Filter) -> Self {
+        Self {
+            filter,
+            head: AtomicU64::new(0),
+            positions: Mutex::new(Chunks::starting_at(0)),
+            is_awaited: AtomicBool::new(false),
+            waiting: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub(crate) fn head(&self) -> u64 {
+        self.head.load(Ordering::SeqCst)
+    }
+
+    /// Makes everything below `head` visible to pullers. Called under the topic's lock.
+    pub(crate) fn set_head(&self, head: u64) {
+        // Stored before the flag is read in `take_waiting`; pullers do it the other way round.
+        self.head.store(head, Ordering::SeqCst);
+    }
+
+    /// Appends a matching position; visible once the view is shown.
+    pub(crate) fn push(&self, position: u64) {
+        self.positions.lock().push(position);
+    }
+
+    /// Makes every position that was pushed visible. Called under the topic's lock.
+    pub(crate) fn show(&self) {
+        let head = self.positions.lock().end();
+        self.set_head(head);
+    }
+
+    pub(crate) fn position(&self, index: u64) -> Option<u64> {
+        self.positions.lock().get(index).copied()
+    }
+
+    /// Removes the positions below `index`; answers them.
+    pub(crate) fn drop_below(&self, index: u64) -> Vec<u64> {
+        let mut positions = self.positions.lock();
+        let dropped =
+            (positions.first()..index).filter_map(|i| positions.get(i).copied()).collect();
+        positions.drop_below(index);
+        dropped
+    }
+
+    /// Asks to be told of the next publish. The caller has to look at the head once more after.
+    pub(crate) fn register(&self, subscription: Weak<SubscriptionShared>) {
+        let mut waiting = self.waiting.lock();
+        waiting.push(subscription);
+        self.is_awaited.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes a subscription that is going away off the list.
+    pub(crate) fn unregister(&self, subscription: &Weak<SubscriptionShared>) {
+        self.waiting.lock().retain(|other| !other.ptr_eq(subscription));
+    }
+
+    /// Who has to be told of a publish; nothing if nobody waits.
+    pub(crate) fn take_waiting(&self) -> Vec<Weak<SubscriptionShared>> {
+        if !self.is_awaited.load(Ordering::SeqCst) {
+            return Vec::new();
+        }
+        let mut waiting = self.waiting.lock();
+        self.is_awaited.store(false, Ordering::SeqCst);
+        std::mem::take(&mut *waiting)
+    }
+}
+
+/// A filtered view as its topic keeps it, behind the topic's lock.
+#[derive(Debug)]
+pub(crate) struct FilteredView {
+    pub(crate) view: Arc<View>,
+    /// How far each of its subscriptions is done: index → how many.
+    lows: std::collections::BTreeMap<u64, u32>,
+    /// Has had a match in the publish that is under way.
+    pub(crate) touched: bool,
+}
+
+impl FilteredView {
+    pub(crate) fn new(filter: Filter) -> Self {
+        let view = Arc::new(View::new(filter));
+        Self { view, lows: std::collections::BTreeMap::new(), touched: false }
+    }
+
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.lows.values().map(|&count| count as usize).sum()
+    }
+
+    pub(crate) fn add_low(&mut self, index: u64) {
+        *self.lows.entry(index).or_default() += 1;
+    }
+
+    /// Answers the positions that no subscription of the view needs any more.
+    pub(crate) fn remove_low(&mut self, index: u64) -> Vec<u64> {
+        if let Some(count) = self.lows.get_mut(&index) {
+            *count -= 1;
+            if *count == 0 {
+                self.lows.remove(&index);
+            }
+        }
+        let lowest = self.lows.keys().next().copied().unwrap_or(self.view.head());
+        self.view.drop_below(lowest)
+    }
+}

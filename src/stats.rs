@@ -1,0 +1,35 @@
+//! Figures about a topic or a subscription: plain values.
+
+use serde::{Deserialize, Serialize};
+
+/// What a topic holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TopicStats {
+    /// Messages in memory, including those that share a segment with needed ones.
+    pub retained_messages: u64,
+    /// Bytes of the messages in memory, counted as [`Message::size`](crate::Message::size).
+    pub retained_bytes: u64,
+    /// Subscriptions attached.
+    pub subscriptions: usize,
+}
+
+/// What a subscription has to do, and has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SubscriptionStats {
+    /// Messages not yet acknowledged: ready, delayed and outstanding.
+    pub backlog: u64,
+    /// Messages that a pull would hand out now.
+    pub ready: u64,
+    /// Messages handed out and not yet answered, whose deadline has not passed.
+    pub outstanding: u64,
+    /// Messages that were given back with a delay that is not over.
+    pub delayed: u64,
+    /// Hand-outs after the first one of a message, since creation.
+    pub redeliveries: u64,
+    /// Leases that ended by their deadline, since creation.
+    pub expired_leases: u64,
+    /// Messages dropped because their retention had passed, since creation.
+    pub expired_messages: u64,
+}

@@ -1,0 +1,274 @@
+//! A subscription: where one group of consumers takes messages out.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::ack_id::AckId;
+use crate::config::{FlowControl, SubscriptionConfig, SubscriptionUpdate, check_range};
+use crate::delivery::{Deliveries, Outcome};
+use crate::error::{AckError, AdminError, ConfigError, PullError};
+use crate::events::Event;
+use crate::limits::Limits;
+use crate::shell::subscription::{End, Request, Settle, SubscriptionShared};
+use crate::stats::SubscriptionStats;
+use crate::stream::{BatchStream, DeliveryStream};
+use crate::sync::Arc;
+use crate::time::Span;
+use crate::topic::DELETED_TOPIC;
+
+/// A handle on a subscription.
+///
+/// Cheap to clone; clones compete for the same messages. Bound to one incarnation: after the
+/// subscription is deleted or has expired, its handles answer `NotFound`.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    shared: Arc<SubscriptionShared>,
+}
+
+impl Subscription {
+    pub(crate) fn new(shared: Arc<SubscriptionShared>) -> Self {
+        Self { shared }
+    }
+
+    /// The subscription's name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The name of its topic, or [`DELETED_TOPIC`] after the topic's deletion (RES-11).
+    pub fn topic_name(&self) -> &str {
+        if self.shared.topic.is_deleted() { DELETED_TOPIC } else { &self.shared.topic.name }
+    }
+
+    /// The configuration in force; a retention that was not given is filled in.
+    pub fn config(&self) -> SubscriptionConfig {
+        self.shared.config()
+    }
+
+    /// Waits for the first message, then takes up to `max_messages` of those that are ready.
+    ///
+    /// Each has to be acknowledged before the ack deadline, or it is handed out again; what is
+    /// dropped is released at once. Wakes with a publish, a nack, or the end of somebody else's
+    /// lease; nothing polls.
+    ///
+    /// # Errors
+    ///
+    /// [`PullError::ZeroMessages`], [`PullError::NotFound`] also if the subscription is deleted
+    /// while the call waits (PULL-9), [`PullError::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The lease is taken in the poll that returns it, so a dropped future strands nothing.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use siftbus::{Bus, SubscriptionConfig, TopicConfig};
+    ///
+    /// let bus = Bus::new();
+    /// let topic = bus.create_topic("orders", TopicConfig::new()).await?;
+    /// let billing = topic.subscribe("billing", SubscriptionConfig::new()).await?;
+    /// topic.publish_many(["one", "two", "three"]).await?;
+    ///
+    /// let batch = billing.pull(2).await?;
+    /// assert_eq!(batch.len(), 2);
+    /// batch.ack_all();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn pull(&self, max_messages: usize) -> Result<Deliveries, PullError> {
+        let request = request(max_messages)?;
+        let mut waiting = Waiting { shared: &self.shared, ticket: None };
+        poll_fn(|cx| {
+            let polled = self.shared.poll_lease(request, &mut waiting.ticket, cx.waker());
+            match polled {
+                Ok(Some(batch)) => {
+                    Poll::Ready(Ok(Deliveries::new(Arc::clone(&self.shared), batch)))
+                }
+                Ok(None) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(error)),
+            }
+        })
+        .await
+    }
+
+    /// Takes up to `max_messages` of those that are ready now; maybe none (PULL-2).
+    ///
+    /// # Errors
+    ///
+    /// As [`pull`](Self::pull).
+    pub fn try_pull(&self, max_messages: usize) -> Result<Deliveries, PullError> {
+        let batch = self.shared.lease(request(max_messages)?)?;
+        Ok(Deliveries::new(Arc::clone(&self.shared), batch))
+    }
+
+    /// A stream of single deliveries, leased one by one as the stream is polled (STR-11).
+    ///
+    /// # Errors
+    ///
+    /// [`PullError::Config`] for flow control that lets nothing through or is out of range,
+    /// [`PullError::NotFound`], [`PullError::Closed`].
+    pub fn stream(&self, flow: FlowControl) -> Result<DeliveryStream, PullError> {
+        DeliveryStream::open(&self.shared, 1, &flow)
+    }
+
+    /// A stream of batches of up to `max_messages`, each leased as the stream is polled.
+    ///
+    /// # Errors
+    ///
+    /// As [`stream`](Self::stream), and [`PullError::ZeroMessages`].
+    pub fn batches(
+        &self,
+        max_messages: usize,
+        flow: FlowControl,
+    ) -> Result<BatchStream, PullError> {
+        request(max_messages)?;
+        BatchStream::open(&self.shared, max_messages, &flow)
+    }
+
+    /// Acknowledges deliveries by id, on whatever channel they came (ACK-9). Answers an outcome
+    /// for each id.
+    ///
+    /// # Errors
+    ///
+    /// [`AckError::NotFound`] before anything else (ACK-8), [`AckError::NoIds`],
+    /// [`AckError::RequestTooLarge`], [`AckError::ForeignId`] — then no id is applied (ACK-4) —
+    /// and [`AckError::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Acts in its first poll.
+    pub async fn acknowledge(&self, ids: &[AckId]) -> Result<Vec<Outcome>, AckError> {
+        self.settle(ids, Settle::Ack)
+    }
+
+    /// Moves the deadlines of deliveries to `deadline` from now; zero gives them back at once
+    /// (LS-5, LS-6). Answers an outcome for each id.
+    ///
+    /// # Errors
+    ///
+    /// As [`acknowledge`](Self::acknowledge), and [`AckError::Deadline`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Acts in its first poll.
+    pub async fn modify_ack_deadline(
+        &self,
+        ids: &[AckId],
+        deadline: Duration,
+    ) -> Result<Vec<Outcome>, AckError> {
+        check_range("ack deadline", deadline, &self.shared.core.limits.modify_ack_deadline)?;
+        if deadline.is_zero() {
+            return self.settle(ids, Settle::Nack);
+        }
+        self.settle(ids, Settle::Deadline(Span::round_up(deadline)))
+    }
+
+    fn settle(&self, ids: &[AckId], how: Settle) -> Result<Vec<Outcome>, AckError> {
+        // Existence first (ACK-8); nothing is settled by an empty list.
+        self.shared.settle_each([], how, |_, _| {})?;
+        if ids.is_empty() {
+            return Err(AckError::NoIds);
+        }
+        let (bytes, max) = (ids.len() * AckId::TEXT_LEN, self.shared.core.limits.ack_request_bytes);
+        if bytes > max {
+            return Err(AckError::RequestTooLarge { bytes, max });
+        }
+        if let Some(foreign) = ids.iter().find(|id| !self.shared.knows(id)) {
+            return Err(AckError::ForeignId { id: foreign.to_string() });
+        }
+        let mut outcomes = vec![Outcome::Stale; ids.len()];
+        let own = ids.iter().enumerate();
+        let own = own.filter(|(_, id)| id.incarnation == self.shared.incarnation);
+        let mut places = own.clone().map(|(place, _)| place);
+        self.shared.settle_each(own.map(|(_, id)| id.lease), how, |_, settled| {
+            let place = places.next().and_then(|place| outcomes.get_mut(place));
+            if let Some(outcome) = place {
+                *outcome = settled.into();
+            }
+        })?;
+        Ok(outcomes)
+    }
+
+    /// Changes the configuration; answers the new one. Counts as activity (EXP-5).
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError::NotFound`], [`AdminError::Config`], [`AdminError::Closed`]; nothing is
+    /// changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Acts in its first poll.
+    pub async fn update(
+        &self,
+        update: SubscriptionUpdate,
+    ) -> Result<SubscriptionConfig, AdminError> {
+        let limits = &self.shared.core.limits;
+        let config = self.shared.update(|config| {
+            config_checked(update.applied_to(config), limits).map_err(AdminError::from)
+        })?;
+        let subscription = self.name().to_owned();
+        self.shared.core.events.send(Event::SubscriptionUpdated { subscription });
+        Ok(config)
+    }
+
+    /// Deletes the subscription with its backlog (RES-13). Whoever waits on it gets `NotFound`.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError::NotFound`] if it was deleted or had expired before (RES-8),
+    /// [`AdminError::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Acts in its first poll.
+    pub async fn delete(&self) -> Result<(), AdminError> {
+        let core = &self.shared.core;
+        core.check_open()?;
+        core.read();
+        if !self.shared.delete() {
+            return Err(self.shared.admin_error(End::Deleted));
+        }
+        core.events.send(Event::SubscriptionDeleted { subscription: self.name().to_owned() });
+        Ok(())
+    }
+
+    /// What there is to do, and what was done. All zero once the subscription is gone.
+    pub fn stats(&self) -> SubscriptionStats {
+        self.shared.stats()
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<SubscriptionShared> {
+        &self.shared
+    }
+}
+
+/// Checks a subscription's configuration and fills in what depends on the rest.
+pub(crate) fn config_checked(
+    config: SubscriptionConfig,
+    limits: &Limits,
+) -> Result<SubscriptionConfig, ConfigError> {
+    config.checked(limits)
+}
+
+fn request(max_messages: usize) -> Result<Request, PullError> {
+    if max_messages == 0 {
+        return Err(PullError::ZeroMessages);
+    }
+    Ok(Request { max_messages, owner: 0, ack_deadline: None })
+}
+
+/// A place among those who wait, given up when the call ends or is dropped.
+struct Waiting<'a> {
+    shared: &'a Arc<SubscriptionShared>,
+    ticket: Option<u64>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.ticket.is_some() {
+            self.shared.stop_waiting(&mut self.ticket);
+        }
+    }
+}

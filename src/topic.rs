@@ -1,0 +1,378 @@
+//! A topic: where messages go in.
+
+use crate::config::{SubscriptionConfig, TopicConfig, TopicUpdate};
+use crate::error::{AdminError, MessageProblem, PublishError, PublishReason};
+use crate::events::Event;
+use crate::limits::{Limits, RESERVED_KEY_PREFIX};
+use crate::message::{Message, MessageId};
+use crate::shell::topic::{Appended, Recipients, TopicShared};
+use crate::stats::TopicStats;
+use crate::subscription::Subscription;
+use crate::sync::Arc;
+
+/// A handle on a topic.
+///
+/// Cheap to clone. Bound to one incarnation: after the topic is deleted, its handles answer
+/// `NotFound`, also if a new topic takes the name (RES-12).
+#[derive(Clone, Debug)]
+pub struct Topic {
+    shared: Arc<TopicShared>,
+}
+
+impl Topic {
+    pub(crate) fn new(shared: Arc<TopicShared>) -> Self {
+        Self { shared }
+    }
+
+    /// The topic's name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> TopicConfig {
+        self.shared.config()
+    }
+
+    /// Publishes a message to every subscription that is attached now and whose filter matches
+    /// (PUB-7).
+    ///
+    /// Without a subscription that takes it the message is gone, unless the topic has retention
+    /// (PUB-9).
+    ///
+    /// # Errors
+    ///
+    /// [`PublishReason`] says why; the message comes back.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before it is ready has published nothing.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use siftbus::{Bus, Message, TopicConfig};
+    ///
+    /// let bus = Bus::new();
+    /// let topic = bus.create_topic("orders", TopicConfig::new()).await?;
+    /// let receipt = topic.publish(Message::new("paid").with_attribute("region", "eu")).await?;
+    /// assert_eq!(receipt.recipients(), Some(0), "nobody has subscribed");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn publish(&self, message: impl Into<Message>) -> Result<Receipt, PublishError> {
+        self.try_publish(message)
+    }
+
+    /// Publishes several messages at once, all or none (PUB-2). They get one publish time and
+    /// consecutive ids (PUB-3, PUB-6), and cost far less than one by one.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishReason`] says why; all messages come back.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before it is ready has published nothing.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use siftbus::{Bus, TopicConfig};
+    ///
+    /// let bus = Bus::new();
+    /// let topic = bus.create_topic("orders", TopicConfig::new()).await?;
+    /// let receipts = topic.publish_many(["one", "two"]).await?;
+    /// assert_eq!(receipts.len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn publish_many(
+        &self,
+        messages: impl IntoIterator<Item = impl Into<Message>>,
+    ) -> Result<Receipts, PublishError> {
+        self.try_publish_many(messages)
+    }
+
+    /// [`publish`](Self::publish) without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    pub fn try_publish(&self, message: impl Into<Message>) -> Result<Receipt, PublishError> {
+        let message = message.into();
+        let core = &self.shared.core;
+        if let Err(reason) = check(std::slice::from_ref(&message), &core.limits) {
+            return Err(PublishError::new(reason, vec![message]));
+        }
+        let mut message = Some(message);
+        // An iterator that leaves the message where it is until the topic takes it.
+        let taken = Once(&mut message);
+        match self.shared.publish(taken, core.read()) {
+            Ok(appended) => Ok(Receipt {
+                id: appended.first,
+                recipients: match appended.recipients {
+                    Recipients::Same(count) => count,
+                    Recipients::Each(counts) => counts.first().copied().unwrap_or_default(),
+                },
+            }),
+            Err(reason) => Err(PublishError::new(reason, message.into_iter().collect())),
+        }
+    }
+
+    /// [`publish_many`](Self::publish_many) without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish_many`](Self::publish_many).
+    pub fn try_publish_many(
+        &self,
+        messages: impl IntoIterator<Item = impl Into<Message>>,
+    ) -> Result<Receipts, PublishError> {
+        let mut messages: Vec<Message> = messages.into_iter().map(Into::into).collect();
+        let core = &self.shared.core;
+        if let Err(reason) = check(&messages, &core.limits) {
+            return Err(PublishError::new(reason, messages));
+        }
+        let len = messages.len();
+        match self.shared.publish(All { messages: Some(&mut messages), taken: None }, core.read()) {
+            Ok(Appended { first, recipients }) => Ok(Receipts { first, len, recipients }),
+            Err(reason) => Err(PublishError::new(reason, messages)),
+        }
+    }
+
+    /// Creates a subscription on this topic. It gets what is published from now on (PUB-8).
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::create_subscription`](crate::Bus::create_subscription).
+    ///
+    /// # Cancel safety
+    ///
+    /// Acts in its first poll: a future that was never polled has created nothing.
+    pub async fn subscribe(
+        &self,
+        name: &str,
+        config: SubscriptionConfig,
+    ) -> Result<Subscription, AdminError> {
+        let created = self.shared.core.create_subscription(name, &self.shared, config);
+        created.map(Subscription::new)
+    }
+
+    /// The subscriptions attached to this topic, sorted by name.
+    pub fn subscriptions(&self) -> Vec<Subscription> {
+        self.shared.core.read();
+        let mut attached = match self.shared.is_deleted() {
+            true => Vec::new(),
+            false => self.shared.subscriptions(),
+        };
+        attached.sort_by(|a, b| a.name.cmp(&b.name));
+        attached.into_iter().map(Subscription::new).collect()
+    }
+
+    /// Changes the configuration; answers the new one.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError::NotFound`], [`AdminError::Config`], [`AdminError::Closed`]; nothing is
+    /// changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Acts in its first poll.
+    pub async fn update(&self, update: TopicUpdate) -> Result<TopicConfig, AdminError> {
+        let core = &self.shared.core;
+        core.check_open()?;
+        core.read();
+        let config = self.shared.update(&update)?;
+        core.events.send(Event::TopicUpdated { topic: self.name().to_owned() });
+        Ok(config)
+    }
+
+    /// Deletes the topic. Its subscriptions keep their backlog and name [`DELETED_TOPIC`] as their
+    /// topic from then on (RES-11).
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError::NotFound`] if it was deleted before (RES-8), [`AdminError::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Acts in its first poll.
+    pub async fn delete(&self) -> Result<(), AdminError> {
+        let core = &self.shared.core;
+        core.check_open()?;
+        core.read();
+        core.delete_topic(&self.shared)
+    }
+
+    /// What the topic holds.
+    pub fn stats(&self) -> TopicStats {
+        self.shared.core.read();
+        self.shared.stats()
+    }
+}
+
+/// What a subscription names as its topic after the topic was deleted (RES-11).
+pub const DELETED_TOPIC: &str = "_deleted-topic_";
+
+/// One message, taken by the topic or left.
+struct Once<'a>(&'a mut Option<Message>);
+
+impl Iterator for Once<'_> {
+    type Item = Message;
+
+    fn next(&mut self) -> Option<Message> {
+        self.0.take()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::from(self.0.is_some()), Some(usize::from(self.0.is_some())))
+    }
+}
+
+impl ExactSizeIterator for Once<'_> {}
+
+/// All messages of a vector; the vector is only emptied when the first one is taken.
+struct All<'a> {
+    messages: Option<&'a mut Vec<Message>>,
+    taken: Option<std::vec::Drain<'a, Message>>,
+}
+
+impl Iterator for All<'_> {
+    type Item = Message;
+
+    #[inline]
+    fn next(&mut self) -> Option<Message> {
+        if let Some(messages) = self.messages.take() {
+            self.taken = Some(messages.drain(..));
+        }
+        self.taken.as_mut()?.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let len = match (&self.messages, &self.taken) {
+            (Some(messages), _) => messages.len(),
+            (None, Some(taken)) => taken.len(),
+            (None, None) => 0,
+        };
+        (len, Some(len))
+    }
+}
+
+impl ExactSizeIterator for All<'_> {}
+
+/// What became of a published message (D12).
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    id: MessageId,
+    recipients: usize,
+}
+
+impl Receipt {
+    /// The id that the bus gave the message.
+    pub fn id(&self) -> MessageId {
+        self.id
+    }
+
+    /// How many subscriptions took the message; `None` where that cannot be known.
+    pub fn recipients(&self) -> Option<usize> {
+        Some(self.recipients)
+    }
+}
+
+/// What became of several messages, in the order in which they were handed over (PUB-3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipts {
+    first: MessageId,
+    len: usize,
+    recipients: Recipients,
+}
+
+impl Receipts {
+    /// How many messages were published.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none was published; a publish of nothing is an error, so this is never true.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The ids of the messages.
+    pub fn ids(&self) -> impl Iterator<Item = MessageId> + use<> {
+        let first = self.first.as_u64();
+        (first..first + self.len as u64).map(MessageId::from_u64)
+    }
+
+    /// A receipt for each message.
+    pub fn iter(&self) -> impl Iterator<Item = Receipt> {
+        self.ids().enumerate().map(|(nth, id)| Receipt {
+            id,
+            recipients: match &self.recipients {
+                Recipients::Same(count) => *count,
+                Recipients::Each(counts) => counts.get(nth).copied().unwrap_or_default(),
+            },
+        })
+    }
+}
+
+/// Checks the messages of one publish (LIM-2 … LIM-8, PUB-1, PUB-11).
+fn check(messages: &[Message], limits: &Limits) -> Result<(), PublishReason> {
+    if !limits.publish_messages.contains(&messages.len()) {
+        return Err(PublishReason::MessageCount {
+            count: messages.len(),
+            min: *limits.publish_messages.start(),
+            max: *limits.publish_messages.end(),
+        });
+    }
+    for (index, message) in messages.iter().enumerate() {
+        check_message(message, limits)
+            .map_err(|problem| PublishReason::Message { index, problem })?;
+    }
+    if limits.publish_bytes < usize::MAX {
+        let size = messages.iter().map(Message::size).sum();
+        if size > limits.publish_bytes {
+            return Err(PublishReason::RequestTooLarge { size, max: limits.publish_bytes });
+        }
+    }
+    if !limits.mixed_ordering_keys {
+        let first = messages.first().map(Message::ordering_key).unwrap_or_default();
+        if let Some(other) = messages.iter().find(|message| message.ordering_key() != first) {
+            let (first, other) = (first.to_owned(), other.ordering_key().to_owned());
+            return Err(PublishReason::MixedOrderingKeys { first, other });
+        }
+    }
+    Ok(())
+}
+
+fn check_message(message: &Message, limits: &Limits) -> Result<(), MessageProblem> {
+    let attributes = message.attributes();
+    if !limits.empty_messages && message.data().is_empty() && attributes.is_empty() {
+        return Err(MessageProblem::Empty);
+    }
+    let (size, max) = (message.data().len(), limits.message_bytes);
+    if size > max {
+        return Err(MessageProblem::DataTooLarge { size, max });
+    }
+    let (len, max) = (message.ordering_key().len(), limits.ordering_key_bytes);
+    if len > max {
+        return Err(MessageProblem::OrderingKeyTooLong { len, max });
+    }
+    let mut count = 0;
+    for (key, value) in attributes {
+        count += 1;
+        let max = limits.attribute_key_bytes;
+        if key.is_empty() || key.len() > max || key.starts_with(RESERVED_KEY_PREFIX) {
+            return Err(MessageProblem::AttributeKey { key: key.to_owned(), max });
+        }
+        let (len, max) = (value.len(), limits.attribute_value_bytes);
+        if len > max {
+            return Err(MessageProblem::AttributeValueTooLong { key: key.to_owned(), len, max });
+        }
+    }
+    let max = limits.attributes;
+    if count > max {
+        return Err(MessageProblem::TooManyAttributes { count, max });
+    }
+    Ok(())
+}
