@@ -1,7 +1,8 @@
-//! The attributes of a message: a small map of strings, packed into one allocation.
+//! The attributes of a message: a small map of strings, packed in place or into one allocation.
 //!
 //! Built once, read often, shared by every subscription. Keys and values are borrowed from the one
-//! buffer. Limits are not checked here but at publish (`limits.rs`), so that whatever a program
+//! buffer: two short attributes cost no allocation and no shared count. Limits are not checked
+//! here but at publish (`limits.rs`), so that whatever a program
 //! makes can be named in the error it gets.
 
 use std::cell::RefCell;
@@ -11,7 +12,8 @@ use crate::sync::Arc;
 
 /// String keys with string values, each key at most once.
 ///
-/// Cheap to clone: clones share one allocation. Iteration is in the order in which the keys were
+/// Cheap to clone: up to 30 bytes lie in place, more in an allocation that clones share.
+/// Iteration is in the order in which the keys were
 /// first given; of two values for one key, the last counts.
 ///
 /// ```
@@ -22,132 +24,334 @@ use crate::sync::Arc;
 /// assert_eq!(attributes.len(), 2);
 /// assert!(!attributes.contains_key("Region"), "keys are case-sensitive");
 /// ```
-#[derive(Clone, Default, Eq)]
-pub struct Attributes(
-    /// `len(key) len(value) key value …`, lengths as `LENGTH_BYTES` digits of seven bits, so that
-    /// the buffer is a string throughout and slices of it need no check for UTF-8.
-    Option<Arc<str>>,
-);
+#[derive(Clone, Default)]
+pub struct Attributes(Packed);
 
-/// Digits of a length: 28 bits, 256 MiB.
-const LENGTH_BYTES: usize = 4;
-const MAX_LENGTH: usize = (1 << (7 * LENGTH_BYTES)) - 1;
+/// Few and short attributes lie in place; otherwise, and if there is an ordering key, in one
+/// shared allocation. A message keeps its ordering key here too, so that it takes no place of its
+/// own; it is no part of the attributes.
+#[derive(Clone)]
+enum Packed {
+    /// `len(key) len(value) key value` for each of `count` pairs; lengths are one byte.
+    Inline { count: u8, bytes: [u8; INLINE] },
+    /// `count len(ordering key) ordering key`, then pairs as above; numbers are four bytes.
+    Shared(Arc<[u8]>),
+}
+
+/// Bytes in place: as many as make [`Packed`] 32 bytes.
+const INLINE: usize = 30;
+/// Bytes of a number in a shared allocation.
+const NUMBER: usize = size_of::<u32>();
+/// Bytes before the ordering key there.
+const HEAD: usize = 2 * NUMBER;
+
+impl Default for Packed {
+    fn default() -> Self {
+        Packed::NONE
+    }
+}
+
+impl Packed {
+    const NONE: Packed = Packed::Inline { count: 0, bytes: [0; INLINE] };
+}
 
 impl Attributes {
-    /// No attributes; allocates nothing.
+    /// No attributes.
     pub const fn new() -> Self {
-        Self(None)
+        Self(Packed::NONE)
     }
 
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.iter().find_map(|(name, value)| (name == key).then_some(value))
+        let mut pairs = self.pairs();
+        pairs.find_map(|(name, value)| (name == key.as_bytes()).then(|| text(value)))
     }
 
     /// Whether the key is present; an empty value counts as present.
     pub fn contains_key(&self, key: &str) -> bool {
-        self.get(key).is_some()
+        self.pairs().any(|(name, _)| name == key.as_bytes())
     }
 
     /// How many attributes there are.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.iter().count()
+        match &self.0 {
+            Packed::Inline { count, .. } => usize::from(*count),
+            Packed::Shared(packed) => take_number(&mut &**packed).unwrap_or_default(),
+        }
     }
 
     /// Whether there are none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.len() == 0
     }
 
     /// Pairs of key and value, in the order in which the keys were first given.
     pub fn iter(&self) -> AttributeIter<'_> {
-        AttributeIter { rest: self.0.as_deref().unwrap_or_default() }
+        AttributeIter { pairs: self.pairs() }
     }
 
     /// Bytes of all keys and values together (LIM-27).
     pub fn size(&self) -> usize {
-        self.iter().map(|(key, value)| key.len() + value.len()).sum()
+        self.pairs().map(|(key, value)| key.len() + value.len()).sum()
+    }
+
+    /// Bytes of all keys and values and of the ordering key together.
+    #[inline]
+    pub(crate) fn packed_size(&self) -> usize {
+        match &self.0 {
+            Packed::Inline { count: 0, .. } => 0,
+            Packed::Inline { .. } => self.size(),
+            Packed::Shared(packed) => packed.len() - HEAD - self.len() * 2 * NUMBER,
+        }
+    }
+
+    /// Neither attributes nor ordering key.
+    #[inline]
+    pub(crate) fn is_unused(&self) -> bool {
+        matches!(self.0, Packed::Inline { count: 0, .. })
+    }
+
+    /// The ordering key of the message that these belong to.
+    pub(crate) fn ordering_key(&self) -> &str {
+        let Packed::Shared(packed) = &self.0 else { return "" };
+        let mut packed = packed.get(NUMBER..).unwrap_or_default();
+        let length = take_number(&mut packed).unwrap_or_default();
+        text(packed.get(..length).unwrap_or_default())
+    }
+
+    /// The same attributes, of a message with this ordering key.
+    pub(crate) fn with_ordering_key(&self, key: &str) -> Self {
+        let mut packer = Packer::with_ordering_key(key);
+        self.pairs().for_each(|(name, value)| packer.push(name, value));
+        packer.finish()
     }
 
     /// These attributes and one more; a value that was there under the key is replaced.
     pub(crate) fn with(&self, key: &str, value: &str) -> Self {
-        pack(|buffer| {
-            let mut replaced = false;
-            for (name, old) in self {
-                let same = name == key;
-                replaced |= same;
-                push(buffer, name, if same { value } else { old });
+        let mut packer = Packer::with_ordering_key(self.ordering_key());
+        let mut replaced = false;
+        for (name, old) in self.pairs() {
+            let same = name == key.as_bytes();
+            replaced |= same;
+            packer.push(name, if same { value.as_bytes() } else { old });
+        }
+        if !replaced {
+            packer.push(key.as_bytes(), value.as_bytes());
+        }
+        packer.finish()
+    }
+
+    /// Pairs as bytes: enough to compare and to measure.
+    #[inline]
+    pub(crate) fn pairs(&self) -> Pairs<'_> {
+        match &self.0 {
+            Packed::Inline { count, bytes } => {
+                Pairs { rest: bytes, left: usize::from(*count), width: Width::Byte }
             }
-            if !replaced {
-                push(buffer, key, value);
-            }
-        })
+            Packed::Shared(packed) => Pairs::of_shared(packed),
+        }
     }
 }
 
+/// What was packed came from strings and is cut where it was put together.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("packed from strings")
+}
+
 thread_local! {
-    /// Where attributes are put together before they are copied into their allocation.
-    static SCRATCH: RefCell<String> = const { RefCell::new(String::new()) };
+    /// Where many or long attributes are put together before they are copied into their
+    /// allocation.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Scratch space kept between messages is at most this long.
 const MAX_SCRATCH: usize = 64 * 1024;
 
-fn pack(fill: impl FnOnce(&mut String)) -> Attributes {
-    // Taken out, not borrowed: `fill` may run an iterator that builds attributes of its own.
-    let mut buffer = SCRATCH.try_with(RefCell::take).unwrap_or_default();
-    buffer.clear();
-    fill(&mut buffer);
-    let packed = (!buffer.is_empty()).then(|| Arc::from(buffer.as_str()));
-    if buffer.capacity() <= MAX_SCRATCH {
-        // A thread that is ending has no scratch space any more; then the buffer is dropped.
-        let _ = SCRATCH.try_with(|scratch| scratch.replace(buffer));
+/// Puts attributes together: in place for as long as they fit.
+struct Packer {
+    count: u32,
+    used: usize,
+    bytes: [u8; INLINE],
+    /// Everything, once it did not fit any more or has an ordering key.
+    long: Option<Vec<u8>>,
+    /// Where the pairs begin in `long`.
+    start: usize,
+}
+
+impl Packer {
+    #[inline]
+    fn new() -> Self {
+        Self { count: 0, used: 0, bytes: [0; INLINE], long: None, start: 0 }
     }
-    Attributes(packed)
-}
 
-fn push(buffer: &mut String, key: &str, value: &str) {
-    push_length(buffer, key.len());
-    push_length(buffer, value.len());
-    buffer.push_str(key);
-    buffer.push_str(value);
-}
+    fn with_ordering_key(key: &str) -> Self {
+        let mut packer = Self::new();
+        if !key.is_empty() {
+            packer.grow(key);
+        }
+        packer
+    }
 
-fn push_length(buffer: &mut String, length: usize) {
-    assert!(
-        length <= MAX_LENGTH,
-        "an attribute of {length} bytes; at most {MAX_LENGTH} can be kept"
-    );
-    for digit in (0..LENGTH_BYTES).rev() {
-        buffer.push(char::from((length >> (7 * digit)) as u8 & 0x7f));
+    #[inline]
+    fn push(&mut self, key: &[u8], value: &[u8]) {
+        self.count += 1;
+        if self.long.is_none() {
+            let size = 2 + key.len() + value.len();
+            if let Some(place) = self.bytes.get_mut(self.used..self.used + size) {
+                // Both fit into `INLINE` bytes, so their lengths fit into one.
+                let (lengths, rest) = place.split_at_mut(2);
+                lengths.copy_from_slice(&[key.len() as u8, value.len() as u8]);
+                let (name, rest) = rest.split_at_mut(key.len());
+                name.copy_from_slice(key);
+                rest.copy_from_slice(value);
+                self.used += size;
+                return;
+            }
+            self.count -= 1;
+            self.grow("");
+            self.count += 1;
+        }
+        if let Some(long) = &mut self.long {
+            long.extend_from_slice(&number(key.len()));
+            long.extend_from_slice(&number(value.len()));
+            long.extend_from_slice(key);
+            long.extend_from_slice(value);
+        }
+    }
+
+    /// Goes on in scratch space.
+    #[cold]
+    fn grow(&mut self, ordering_key: &str) {
+        // Taken out, not borrowed: an iterator may build attributes while others are packed.
+        let mut long = SCRATCH.try_with(RefCell::take).unwrap_or_default();
+        long.clear();
+        long.extend_from_slice(&[0; NUMBER]);
+        long.extend_from_slice(&number(ordering_key.len()));
+        long.extend_from_slice(ordering_key.as_bytes());
+        self.start = long.len();
+        for (key, value) in self.pairs() {
+            long.extend_from_slice(&number(key.len()));
+            long.extend_from_slice(&number(value.len()));
+            long.extend_from_slice(key);
+            long.extend_from_slice(value);
+        }
+        self.long = Some(long);
+    }
+
+    fn pairs(&self) -> Pairs<'_> {
+        let left = self.count as usize;
+        match &self.long {
+            None => Pairs { rest: &self.bytes, left, width: Width::Byte },
+            Some(long) => {
+                let rest = long.get(self.start..).unwrap_or_default();
+                Pairs { rest, left, width: Width::Number }
+            }
+        }
+    }
+
+    #[inline]
+    fn finish(self) -> Attributes {
+        match self.long {
+            None => Attributes(Packed::Inline { count: self.count as u8, bytes: self.bytes }),
+            Some(long) => Self::share(long, self.count),
+        }
+    }
+
+    fn share(mut long: Vec<u8>, count: u32) -> Attributes {
+        if let Some(head) = long.first_chunk_mut() {
+            *head = count.to_le_bytes();
+        }
+        let packed = Arc::from(long.as_slice());
+        if long.capacity() <= MAX_SCRATCH {
+            // A thread that is ending has no scratch space any more; then the buffer is dropped.
+            let _ = SCRATCH.try_with(|scratch| scratch.replace(long));
+        }
+        Attributes(Packed::Shared(packed))
     }
 }
 
-/// Reads one length off the front.
-fn take_length(rest: &str) -> Option<(usize, &str)> {
-    let (digits, rest) = rest.split_at_checked(LENGTH_BYTES)?;
-    let length = digits.bytes().fold(0, |length, digit| length << 7 | usize::from(digit));
-    Some((length, rest))
+fn number(length: usize) -> [u8; NUMBER] {
+    u32::try_from(length).expect("a key or value has less than 4 GiB").to_le_bytes()
+}
+
+/// Iterator over packed pairs.
+#[derive(Clone, Debug)]
+pub(crate) struct Pairs<'a> {
+    rest: &'a [u8],
+    left: usize,
+    width: Width,
+}
+
+/// How lengths are written.
+#[derive(Copy, Clone, Debug)]
+enum Width {
+    Byte,
+    Number,
+}
+
+impl<'a> Pairs<'a> {
+    fn of_shared(mut packed: &'a [u8]) -> Self {
+        let left = take_number(&mut packed).unwrap_or_default();
+        let key = take_number(&mut packed).unwrap_or_default();
+        Self { rest: packed.get(key..).unwrap_or_default(), left, width: Width::Number }
+    }
+
+    #[inline]
+    fn take_length(&mut self) -> Option<usize> {
+        match self.width {
+            Width::Byte => {
+                let (length, after) = self.rest.split_first()?;
+                self.rest = after;
+                Some(usize::from(*length))
+            }
+            Width::Number => take_number(&mut self.rest),
+        }
+    }
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let key_length = self.take_length()?;
+        let value_length = self.take_length()?;
+        let (key, rest) = self.rest.split_at_checked(key_length)?;
+        let (value, rest) = rest.split_at_checked(value_length)?;
+        self.rest = rest;
+        Some((key, value))
+    }
+}
+
+#[inline]
+fn take_number(rest: &mut &[u8]) -> Option<usize> {
+    let (number, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(u32::from_le_bytes(*number) as usize)
 }
 
 /// Iterator over the pairs of [`Attributes`].
 #[derive(Clone, Debug)]
 pub struct AttributeIter<'a> {
-    rest: &'a str,
+    pairs: Pairs<'a>,
 }
 
 impl<'a> Iterator for AttributeIter<'a> {
     type Item = (&'a str, &'a str);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (key_length, rest) = take_length(self.rest)?;
-        let (value_length, rest) = take_length(rest)?;
-        let (key, rest) = rest.split_at_checked(key_length)?;
-        let (value, rest) = rest.split_at_checked(value_length)?;
-        self.rest = rest;
-        Some((key, value))
+        self.pairs.next().map(|(key, value)| (text(key), text(value)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.pairs.left, Some(self.pairs.left))
     }
 }
+
+impl ExactSizeIterator for AttributeIter<'_> {}
 
 impl<'a> IntoIterator for &'a Attributes {
     type Item = (&'a str, &'a str);
@@ -161,33 +365,32 @@ impl<'a> IntoIterator for &'a Attributes {
 impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Attributes {
     /// # Panics
     ///
-    /// If one key or value has more than 256 MiB.
+    /// If one key or value has 4 GiB or more.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        let mut repeated = SmallPairs::new();
-        let packed = pack(|buffer| {
-            for (key, value) in pairs {
-                let (key, value) = (key.as_ref(), value.as_ref());
-                if (AttributeIter { rest: buffer }).any(|(name, _)| name == key) {
-                    repeated.push((key.to_owned(), value.to_owned()));
-                } else {
-                    push(buffer, key, value);
-                }
+        let mut repeated = Vec::new();
+        let mut packer = Packer::new();
+        for (key, value) in pairs {
+            let (key, value) = (key.as_ref(), value.as_ref());
+            if packer.pairs().any(|(name, _)| name == key.as_bytes()) {
+                repeated.push((key.to_owned(), value.to_owned()));
+            } else {
+                packer.push(key.as_bytes(), value.as_bytes());
             }
-        });
+        }
+        // Keys given twice are rare: each rewrites the whole.
+        let packed = packer.finish();
         repeated.iter().fold(packed, |packed, (key, value)| packed.with(key, value))
     }
 }
 
-/// Keys that were given twice: rare.
-type SmallPairs = Vec<(String, String)>;
-
 impl PartialEq for Attributes {
     /// Equal if they have the same keys with the same values, in any order.
     fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-            || (self.len() == other.len() && self.iter().all(|(k, v)| other.get(k) == Some(v)))
+        self.len() == other.len() && self.iter().all(|(k, v)| other.get(k) == Some(v))
     }
 }
+
+impl Eq for Attributes {}
 
 impl fmt::Debug for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -230,6 +433,30 @@ mod tests {
         assert_eq!(one.with("b", "9").get("b"), Some("9"));
         assert_eq!(one.with("c", "9").len(), 3);
         assert_eq!(Attributes::from_iter([("a", "1"); 0]), Attributes::new());
+    }
+
+    #[test]
+    fn an_ordering_key_rides_along_and_is_no_attribute() {
+        let keyed = Attributes::from_iter([("a", "1")]).with_ordering_key("key").with("b", "2");
+        assert_eq!(keyed.ordering_key(), "key");
+        assert_eq!(keyed, Attributes::from_iter([("a", "1"), ("b", "2")]));
+        assert_eq!((keyed.size(), keyed.packed_size(), keyed.len()), (4, 7, 2));
+        let only_key = Attributes::new().with_ordering_key("key");
+        assert!(only_key.is_empty() && only_key == Attributes::new());
+        assert!(only_key.with_ordering_key("").is_unused(), "nothing is left to keep");
+    }
+
+    #[test]
+    fn attributes_grow_out_of_their_place_at_any_length() {
+        assert_eq!(size_of::<Attributes>(), 32);
+        for length in 0..=2 * INLINE {
+            let value = "v".repeat(length);
+            let pairs = [("a", ""), ("key", value.as_str()), ("z", "end")];
+            let attributes = Attributes::from_iter(pairs);
+            assert_eq!(attributes.iter().collect::<Vec<_>>(), pairs, "length {length}");
+            assert_eq!(attributes.size(), 1 + 3 + length + 4);
+            assert_eq!(attributes.packed_size(), attributes.size());
+        }
     }
 
     #[test]

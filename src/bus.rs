@@ -122,7 +122,7 @@ impl Bus {
         topic: &str,
         config: SubscriptionConfig,
     ) -> Result<Subscription, AdminError> {
-        crate::name::check(self.core.limits.names, "subscriptions", name)?;
+        self.core.check_free(name)?;
         let topic = self.core.topic(topic)?;
         self.core.create_subscription(name, &topic, config).map(Subscription::new)
     }
@@ -312,11 +312,13 @@ struct Sleep {
     alarm: Option<(Key, Arc<Alarm>)>,
 }
 
-struct Alarm(Mutex<Bell>);
+struct Alarm(Mutex<Bell>, Arc<BusCore>);
 
 enum Bell {
     Set(Waker),
+    /// Its owner was woken and has not come back yet.
     Rung,
+    Off,
 }
 
 impl Sleep {
@@ -325,10 +327,32 @@ impl Sleep {
     }
 }
 
+impl Alarm {
+    /// Changes the bell; wakers are dropped after the lock is released (I-7).
+    fn set(&self, bell: Bell) -> Bell {
+        let before = std::mem::replace(&mut *self.0.lock(), bell);
+        if matches!(before, Bell::Rung) {
+            self.1.wakes_ended(1);
+        }
+        before
+    }
+
+    fn poll(&self, waker: &Waker) -> Poll<()> {
+        match self.set(Bell::Set(waker.clone())) {
+            Bell::Set(_) => Poll::Pending,
+            Bell::Rung | Bell::Off => {
+                self.set(Bell::Off);
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
 impl Timed for Alarm {
     fn fire(self: Arc<Self>, _: Reading) {
-        let bell = std::mem::replace(&mut *self.0.lock(), Bell::Rung);
+        let bell = self.set(Bell::Rung);
         if let Bell::Set(waker) = bell {
+            self.1.wake_begun();
             waker.wake();
         }
     }
@@ -338,25 +362,16 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.core.is_closed() {
-            return Poll::Ready(());
-        }
         if let Some((_, alarm)) = &self.alarm {
-            let mut bell = alarm.0.lock();
-            return match &mut *bell {
-                Bell::Rung => Poll::Ready(()),
-                Bell::Set(waker) => {
-                    waker.clone_from(cx.waker());
-                    Poll::Pending
-                }
-            };
+            return alarm.poll(cx.waker());
         }
-        if self.span == Span::default() {
+        if self.span == Span::default() || self.core.is_closed() {
             return Poll::Ready(());
         }
         let due = self.core.read().deadline(self.span).min(crate::time::Time::LAST);
         let key = Key { due, rank: Rank::Sleep, id: self.core.take_object_id() };
-        let alarm = Arc::new(Alarm(Mutex::new(Bell::Set(cx.waker().clone()))));
+        let alarm =
+            Arc::new(Alarm(Mutex::new(Bell::Set(cx.waker().clone())), Arc::clone(&self.core)));
         let object: std::sync::Weak<dyn Timed> = Arc::<Alarm>::downgrade(&alarm);
         let need = self.core.timers.schedule(None, key, object, true);
         self.alarm = Some((key, alarm));
@@ -368,8 +383,8 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some((key, alarm)) = self.alarm.take() {
-            *alarm.0.lock() = Bell::Rung;
             self.core.timers.cancel(key);
+            alarm.set(Bell::Off);
         }
     }
 }

@@ -58,10 +58,23 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
+    /// `since` after `anchor`, on a clock that may be `late_millis` behind.
+    #[inline]
+    fn since(anchor: Time, since: Duration, late_millis: u64) -> Reading {
+        const NANOS_PER_MILLI: u32 = 1_000_000;
+        let nanos = since.subsec_nanos();
+        let millis = since.as_secs() * 1_000 + u64::from(nanos / NANOS_PER_MILLI);
+        let rest = u64::from(!nanos.is_multiple_of(NANOS_PER_MILLI));
+        let now = anchor.as_millis() + millis;
+        Reading { now: Time::from_millis(now), up: Time::from_millis(now + rest + late_millis) }
+    }
+
+    #[inline]
     pub(crate) fn deadline(self, span: Span) -> Time {
         self.up.after(span)
     }
 
+    #[inline]
     pub(crate) fn not_before(self, latest: Time) -> Reading {
         Reading { now: self.now.max(latest), up: self.up.max(latest) }
     }
@@ -87,8 +100,8 @@ enum Source {
     System,
     #[cfg(target_os = "linux")]
     Coarse {
-        anchor_nanos: u64,
-        tick: Duration,
+        anchor: Duration,
+        tick_millis: u64,
     },
     Manual(Arc<ManualInner>),
 }
@@ -100,7 +113,7 @@ impl Timeline {
         let source = match clock {
             Clock::System => Source::System,
             #[cfg(target_os = "linux")]
-            Clock::Coarse => Source::Coarse { anchor_nanos: coarse_nanos(), tick: coarse_tick() },
+            Clock::Coarse => Source::Coarse { anchor: coarse_time(), tick_millis: coarse_tick() },
             #[cfg(not(target_os = "linux"))]
             Clock::Coarse => Source::System,
             Clock::Manual(manual) => Source::Manual(Arc::clone(&manual.inner)),
@@ -112,27 +125,22 @@ impl Timeline {
         }
     }
 
+    #[inline]
     pub(crate) fn read(&self) -> Reading {
         crate::counters::clock_read();
-        let (since, base, tick) = match &self.source {
+        match &self.source {
             Source::System => {
-                let since =
-                    tokio::time::Instant::now().saturating_duration_since(self.anchor_instant);
-                (since.as_nanos() as u64, self.anchor, Duration::ZERO)
+                let now = tokio::time::Instant::now();
+                Reading::since(self.anchor, now.saturating_duration_since(self.anchor_instant), 0)
             }
             #[cfg(target_os = "linux")]
-            Source::Coarse { anchor_nanos, tick } => {
-                (coarse_nanos().saturating_sub(*anchor_nanos), self.anchor, *tick)
+            Source::Coarse { anchor, tick_millis } => {
+                Reading::since(self.anchor, coarse_time().saturating_sub(*anchor), *tick_millis)
             }
             Source::Manual(manual) => {
-                (manual.nanos.load(Ordering::SeqCst), Time::default(), Duration::ZERO)
+                let now = Duration::from_nanos(manual.nanos.load(Ordering::SeqCst));
+                Reading::since(Time::default(), now, 0)
             }
-        };
-        let base = base.as_millis();
-        let up = (since + tick.as_nanos() as u64).div_ceil(NANOS_PER_MILLI);
-        Reading {
-            now: Time::from_millis(base + since / NANOS_PER_MILLI),
-            up: Time::from_millis(base + up),
         }
     }
 
@@ -150,7 +158,7 @@ impl Timeline {
         let since = time.as_millis().saturating_sub(self.anchor.as_millis());
         let late = match &self.source {
             #[cfg(target_os = "linux")]
-            Source::Coarse { tick, .. } => *tick * 2,
+            Source::Coarse { tick_millis, .. } => Duration::from_millis(*tick_millis * 2),
             _ => Duration::ZERO,
         };
         self.anchor_instant + Duration::from_millis(since) + late
@@ -158,21 +166,21 @@ impl Timeline {
 }
 
 #[cfg(target_os = "linux")]
-fn coarse_nanos() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    nanos(&time)
+fn coarse_time() -> Duration {
+    duration(&rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse))
+}
+
+/// How far the coarse clock may be behind, in milliseconds.
+#[cfg(target_os = "linux")]
+fn coarse_tick() -> u64 {
+    let tick = duration(&rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse));
+    tick.as_millis() as u64 + 1
 }
 
 #[cfg(target_os = "linux")]
-fn coarse_tick() -> Duration {
-    let resolution = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
-    Duration::from_nanos(nanos(&resolution))
-}
-
-#[cfg(target_os = "linux")]
-fn nanos(time: &rustix::time::Timespec) -> u64 {
+fn duration(time: &rustix::time::Timespec) -> Duration {
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// A clock that moves only when told to: years pass in microseconds.
@@ -246,7 +254,8 @@ impl ManualClock {
 
     /// Moves the clock forward, stepping through everything that falls due.
     pub fn advance(&self, by: Duration) {
-        self.advance_to(self.now().checked_add(by).unwrap_or(self.now()));
+        let target = self.nanos_after(by);
+        while self.step(target) {}
     }
 
     /// Moves the clock forward to `time`; a time that has passed does nothing.
@@ -262,7 +271,7 @@ impl ManualClock {
     ///
     /// If dropped, the clock stays where it has come to.
     pub async fn advance_settled(&self, by: Duration) {
-        let target = since_epoch(self.now().checked_add(by).unwrap_or(self.now()));
+        let target = self.nanos_after(by);
         self.settled().await;
         while self.step(target) {
             self.settled().await;
@@ -293,6 +302,11 @@ impl ManualClock {
         !stop
     }
 
+    fn nanos_after(&self, by: Duration) -> u64 {
+        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos().saturating_add(by).min(LAST_NANO)
+    }
+
     fn nanos(&self) -> u64 {
         self.inner.nanos.load(Ordering::SeqCst)
     }
@@ -313,5 +327,8 @@ impl Default for ManualClock {
 
 fn since_epoch(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).min(LAST_NANO)
 }
+
+/// The last instant that a manual clock shows, in the year 2554.
+const LAST_NANO: u64 = (u64::MAX / NANOS_PER_MILLI - 1) * NANOS_PER_MILLI;

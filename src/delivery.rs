@@ -144,11 +144,11 @@ impl Deliveries {
     /// effect.
     pub fn ack_where(mut self, mut keep: impl FnMut(&DeliveryRef<'_>) -> bool) -> BatchOutcome {
         let kept: Vec<bool> = self.iter().map(|delivery| keep(&delivery)).collect();
-        let mut kept = kept.into_iter();
         let mut rest = self.batch.leased.clone();
-        self.batch.leased.retain(|_| kept.next().unwrap_or_default());
-        let chosen: Vec<u64> = self.batch.leased.iter().map(|leased| leased.index).collect();
-        rest.retain(|leased| !chosen.contains(&leased.index));
+        let mut chosen = kept.iter();
+        self.batch.leased.retain(|_| chosen.next().copied().unwrap_or_default());
+        let mut chosen = kept.iter();
+        rest.retain(|_| !chosen.next().copied().unwrap_or_default());
         let outcome = self.settle(Settle::Ack);
         self.batch.leased = rest;
         outcome
@@ -163,7 +163,7 @@ impl Deliveries {
         check_deadline(&self.shared, deadline)?;
         let mut outcome = BatchOutcome::default();
         let leases = leases(&self.batch);
-        self.shared.settle_each(leases, deadline_of(deadline), |_, settled| {
+        self.shared.settle_each(leases, deadline_of(deadline), |settled| {
             outcome.count(settled);
         })?;
         Ok(outcome)
@@ -172,7 +172,7 @@ impl Deliveries {
     /// Settles what is left; afterwards nothing is.
     fn settle(&mut self, how: Settle) -> BatchOutcome {
         let mut outcome = BatchOutcome::default();
-        let settled = self.shared.settle_each(leases(&self.batch), how, |_, settled| {
+        let settled = self.shared.settle_each(leases(&self.batch), how, |settled| {
             outcome.count(settled);
         });
         if settled.is_err() {
@@ -203,6 +203,8 @@ fn lease_id(epoch: u32, leased: &Leased) -> LeaseId {
 }
 
 fn check_deadline(shared: &SubscriptionShared, deadline: Duration) -> Result<(), AckError> {
+    // Existence comes first (ACK-8); nothing is settled by an empty list.
+    shared.settle_each([], Settle::Ack, |_| {})?;
     let range = &shared.core.limits.modify_ack_deadline;
     Ok(crate::config::check_range("ack deadline", deadline, range)?)
 }

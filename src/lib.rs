@@ -1,4 +1,115 @@
 //! `siftbus`: an embeddable publish/subscribe message bus.
+//!
+//! Topics; named subscriptions with a backlog of their own, filtered by attributes; leases with ack
+//! deadlines and redelivery; retention, expiration; pull and streams with flow control; request and
+//! reply. The semantics are those of Google Cloud Pub/Sub, rule by rule, with every difference
+//! listed.
+//!
+//! It lives in the memory of one process. There is **no disk** and **no network**: what was not
+//! worked on when the process ends is gone, and nobody outside of it can publish or pull. It polls
+//! nothing; an idle bus uses no CPU.
+//!
+//! # Example
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use siftbus::{Bus, Filter, Message, SubscriptionConfig, TopicConfig};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let bus = Bus::new();
+//!     let orders = bus.create_topic("orders", TopicConfig::new()).await?;
+//!
+//!     // Two groups of consumers: one gets everything, the other what its filter lets through.
+//!     let audit = orders.subscribe("audit", SubscriptionConfig::new()).await?;
+//!     let european = SubscriptionConfig::new()
+//!         .filter(Filter::parse(r#"attributes.region = "eu" AND NOT attributes:test"#)?)
+//!         .ack_deadline(Duration::from_secs(30));
+//!     let billing = orders.subscribe("billing", european).await?;
+//!
+//!     let receipt = orders.publish(Message::new("one").with_attribute("region", "eu")).await?;
+//!     assert_eq!(receipt.recipients(), Some(2));
+//!     orders.publish(Message::new("two").with_attribute("region", "us")).await?;
+//!
+//!     // A batch can be looked at and answered as a whole.
+//!     let batch = audit.pull(10).await?;
+//!     assert_eq!(batch.len(), 2);
+//!     batch.ack_all();
+//!
+//!     // What is dropped without an answer comes again, to whoever pulls next.
+//!     drop(billing.pull(10).await?);
+//!     for delivery in billing.pull(10).await? {
+//!         assert_eq!(delivery.data().as_ref(), b"one");
+//!         assert_eq!(delivery.attempt(), 2);
+//!         delivery.ack();
+//!     }
+//!     assert_eq!(billing.stats().backlog, 0);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Guarantees
+//!
+//! - A message goes to every subscription that is attached when it is published and whose filter
+//!   matches; each has a backlog of its own (PUB-7).
+//! - Delivery is at least once. A message stays until it is acknowledged, its retention has passed,
+//!   or its subscription goes.
+//! - While a lease runs nobody else gets the message (DL-3); an ack is for good (LS-4); a late ack
+//!   counts until the next hand-out (LS-8).
+//! - What is dropped without an answer is released at once. Any future may be dropped at any time:
+//!   a lease is taken in the poll that returns it, so a dropped future strands nothing.
+//! - A publish is all or nothing, and an error gives the messages back (PUB-2).
+//! - Bad input is an error with a gRPC code, never a panic; every limit is a value.
+//! - Time is a clock of your choice. With a manual one, a month passes in microseconds.
+//!
+//! Not there yet: ordering keys are stored and carried but **not enforced**; no retry policy, dead
+//! letters, exactly-once, seek, snapshots, detach, push, memory budget, graceful close, or server.
+//! Publishers are never held back: a backlog that nobody works on grows until retention ends it.
+//!
+//! The manual is `docs/semantics.md` in the sources: every guarantee in words, every rule by number
+//! with its status, every difference from the service. How it is built is in `ARCHITECTURE.md`.
+//!
+//! # Map
+//!
+//! | to … | use |
+//! | --- | --- |
+//! | make, find and delete topics and subscriptions | [`Bus`], [`BusBuilder`] |
+//! | publish | [`Topic`], [`Message`], [`Attributes`]; answers [`Receipt`], [`Receipts`] |
+//! | take messages out | [`Subscription`]: `pull`, `try_pull`, `stream`, `batches` |
+//! | answer for them | [`Deliveries`] (a batch), [`Delivery`] (one), [`Outcome`] |
+//! | answer by id, from anywhere | [`AckId`], [`Subscription::acknowledge`] |
+//! | say which messages | [`Filter`], and [`filter`] for its grammar and errors |
+//! | configure | [`TopicConfig`], [`SubscriptionConfig`], [`FlowControl`], [`Expiration`] |
+//! | bound | [`Limits`]: presets `embedded` and `google` |
+//! | ask and be answered | [`Requester`], [`reply()`] |
+//! | watch | [`SubscriptionStats`], [`TopicStats`], [`Events`] |
+//! | move time | [`Clock`], [`ManualClock`], [`Bus::now`], [`Bus::sleep`], [`Bus::timeout`] |
+//! | act on errors | one enum per boundary, such as [`PullError`]; each has a [`Code`] |
+//!
+//! Keep a [`Bus`]: when the last one is dropped the bus is closed, and the handles of topics and
+//! subscriptions do not keep it open.
+//!
+//! # Runtime
+//!
+//! Waking a waiter when a lease lapses takes one background task, which the bus starts by itself on
+//! the tokio runtime of whoever waits; the runtime needs its time enabled. Without a runtime the
+//! `try_` calls work, and are as exact. A [`ManualClock`] needs no runtime.
+//!
+//! # Untrusted input
+//!
+//! Names, filters, messages, configurations and ack ids may come from strangers: nothing there
+//! panics, recurses without bound or takes more than linear time. The default limits bound the
+//! parts of a message but neither its size nor the number of messages; [`Limits::google`] bounds
+//! sizes too, and a count of topics and subscriptions can be set. No limit bounds the backlog yet.
+//! Build filters from data with [`Filter::eq`] or [`filter::quote`], never by pasting. Ack ids are
+//! checked for accidents, not signed: they give no permission.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! | --- | --- | --- |
+//! | `internals` | off | counters for benches and tests; no semver promise |
 
 mod ack_id;
 mod attributes;

@@ -30,14 +30,14 @@ pub enum NameGrammar {
 /// | `attribute_key_bytes` | 1–256 | 1–256 | LIM-6 |
 /// | `attribute_value_bytes` | 1,024 | 1,024 | LIM-7 |
 /// | `ordering_key_bytes` | 1,024 | 1,024 | LIM-8 |
-/// | `ack_deadline` of a subscription | 1 ms– | 10–600 s | LIM-9 |
+/// | `ack_deadline` of a subscription | 1 ns– | 10–600 s | LIM-9 |
 /// | `modify_ack_deadline` | 0– | 0–600 s | LIM-10 |
-/// | `stream_ack_deadline` | 1 ms– | 10–600 s | LIM-11 |
+/// | `stream_ack_deadline` | 1 ns– | 10–600 s | LIM-11 |
 /// | `ack_request_bytes` (text of the ids) | unlimited | 524,288 | LIM-12 |
 /// | `pull_messages` (more are not handed out at once) | unlimited | 1,000 | LIM-15 |
-/// | `retention` of a subscription | 1 ms– | 10 min–31 d | LIM-16 |
-/// | `topic_retention` | 1 ms– | 10 min–31 d | LIM-17 |
-/// | `expiration` | 1 ms– | 1 d–, and ≥ retention | LIM-18 |
+/// | `retention` of a subscription | 1 ns– | 10 min–31 d | LIM-16 |
+/// | `topic_retention` | 1 ns– | 10 min–31 d | LIM-17 |
+/// | `expiration` | 1 ns– | 1 d–, and ≥ retention | LIM-18 |
 /// | `filter_bytes` | 4,096 | 256 | LIM-21 |
 /// | `topics`, `subscriptions` per bus, `subscriptions_per_topic` | unlimited | unlimited | LIM-23, LIM-24 |
 ///
@@ -104,8 +104,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The shortest deadline, retention or expiration: the resolution of a bus's time.
-const TICK: Duration = Duration::from_millis(1);
+/// The shortest deadline, retention or expiration; all are rounded up to whole milliseconds.
+const TICK: Duration = Duration::from_nanos(1);
 
 /// The default ack deadline of a subscription (RES-19).
 pub(crate) const DEFAULT_ACK_DEADLINE: Duration = Duration::from_secs(10);

@@ -6,7 +6,6 @@ use std::str::FromStr;
 use bytes::Bytes;
 
 use crate::attributes::Attributes;
-use crate::sync::Arc;
 use crate::time::Time;
 
 /// A message as a publisher makes it: payload, attributes, an optional ordering key.
@@ -21,15 +20,16 @@ use crate::time::Time;
 /// assert_eq!(message.data().as_ref(), b"paid");
 /// assert_eq!(message.attribute("region"), Some("eu"));
 /// ```
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default)]
 pub struct Message {
     data: Bytes,
+    /// With the ordering key inside.
     attributes: Attributes,
-    ordering_key: Option<Arc<str>>,
 }
 
 impl Message {
     /// A message with a payload and nothing else.
+    #[inline]
     pub fn new(data: impl Into<Bytes>) -> Self {
         Self { data: data.into(), ..Self::default() }
     }
@@ -40,7 +40,7 @@ impl Message {
     ///
     /// # Panics
     ///
-    /// If the key or the value has more than 256 MiB.
+    /// If the key or the value has 4 GiB or more.
     #[must_use]
     pub fn with_attribute(mut self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
         self.attributes = self.attributes.with(key.as_ref(), value.as_ref());
@@ -51,31 +51,35 @@ impl Message {
     ///
     /// # Panics
     ///
-    /// If one key or value has more than 256 MiB.
+    /// If one key or value has 4 GiB or more.
     #[must_use]
     pub fn with_attributes<K, V>(mut self, attributes: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: AsRef<str>,
         V: AsRef<str>,
     {
-        self.attributes = attributes.into_iter().collect();
+        let attributes: Attributes = attributes.into_iter().collect();
+        let key = self.ordering_key();
+        self.attributes =
+            if key.is_empty() { attributes } else { attributes.with_ordering_key(key) };
         self
     }
 
     /// Sets the ordering key; the empty key means none.
     #[must_use]
     pub fn with_ordering_key(mut self, key: impl AsRef<str>) -> Self {
-        let key = key.as_ref();
-        self.ordering_key = (!key.is_empty()).then(|| Arc::from(key));
+        self.attributes = self.attributes.with_ordering_key(key.as_ref());
         self
     }
 
     /// The payload.
+    #[inline]
     pub fn data(&self) -> &Bytes {
         &self.data
     }
 
     /// All attributes.
+    #[inline]
     pub fn attributes(&self) -> &Attributes {
         &self.attributes
     }
@@ -86,15 +90,35 @@ impl Message {
     }
 
     /// The ordering key; empty if there is none.
+    #[inline]
     pub fn ordering_key(&self) -> &str {
-        self.ordering_key.as_deref().unwrap_or_default()
+        self.attributes.ordering_key()
     }
 
     /// The size that limits, flow control and statistics count: payload, attributes and ordering
     /// key, and 16 bytes for id and publish time (LIM-27).
+    #[inline]
     pub fn size(&self) -> usize {
         const ID_AND_TIME: usize = 16;
-        self.data.len() + self.attributes.size() + self.ordering_key().len() + ID_AND_TIME
+        self.data.len() + self.attributes.packed_size() + ID_AND_TIME
+    }
+}
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        self.data == other.data
+            && self.attributes == other.attributes
+            && self.ordering_key() == other.ordering_key()
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("data", &self.data)
+            .field("attributes", &self.attributes)
+            .field("ordering_key", &self.ordering_key())
+            .finish()
     }
 }
 

@@ -12,6 +12,8 @@ const STRICT_ID: std::ops::RangeInclusive<usize> = 3..=255;
 /// Checks a name; `collection` is `topics` or `subscriptions`.
 pub(crate) fn check(grammar: NameGrammar, collection: &str, name: &str) -> Result<(), NameError> {
     let fits = (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.contains(char::is_control);
+    // What subscriptions of a deleted topic name as theirs can be no topic's name (RES-9).
+    let fits = fits && !(collection == "topics" && name == crate::DELETED_TOPIC);
     let fits = fits
         && match grammar {
             NameGrammar::Any => true,

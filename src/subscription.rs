@@ -157,6 +157,8 @@ impl Subscription {
         ids: &[AckId],
         deadline: Duration,
     ) -> Result<Vec<Outcome>, AckError> {
+        // Existence first (ACK-8); nothing is settled by an empty list.
+        self.shared.settle_each([], Settle::Ack, |_| {})?;
         check_range("ack deadline", deadline, &self.shared.core.limits.modify_ack_deadline)?;
         if deadline.is_zero() {
             return self.settle(ids, Settle::Nack);
@@ -166,7 +168,7 @@ impl Subscription {
 
     fn settle(&self, ids: &[AckId], how: Settle) -> Result<Vec<Outcome>, AckError> {
         // Existence first (ACK-8); nothing is settled by an empty list.
-        self.shared.settle_each([], how, |_, _| {})?;
+        self.shared.settle_each([], how, |_| {})?;
         if ids.is_empty() {
             return Err(AckError::NoIds);
         }
@@ -181,7 +183,7 @@ impl Subscription {
         let own = ids.iter().enumerate();
         let own = own.filter(|(_, id)| id.incarnation == self.shared.incarnation);
         let mut places = own.clone().map(|(place, _)| place);
-        self.shared.settle_each(own.map(|(_, id)| id.lease), how, |_, settled| {
+        self.shared.settle_each(own.map(|(_, id)| id.lease), how, |settled| {
             let place = places.next().and_then(|place| outcomes.get_mut(place));
             if let Some(outcome) = place {
                 *outcome = settled.into();

@@ -16,15 +16,18 @@ impl Time {
     /// The last instant that comes.
     pub(crate) const LAST: Time = Time(Time::NEVER.0 - 1);
 
+    #[inline]
     pub(crate) fn from_millis(millis: u64) -> Time {
         Time(millis.min(Time::NEVER.0))
     }
 
+    #[inline]
     pub(crate) fn as_millis(self) -> u64 {
         self.0
     }
 
     /// The instant `span` later, `NEVER` if that is beyond the line.
+    #[inline]
     pub(crate) fn after(self, span: Span) -> Time {
         Time(self.0.saturating_add(span.0).min(Time::NEVER.0))
     }
@@ -51,11 +54,6 @@ impl Span {
     pub(crate) fn round_up(duration: Duration) -> Span {
         let millis = duration.as_nanos().div_ceil(1_000_000);
         Span(u64::try_from(millis).unwrap_or(u64::MAX))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn from_millis(millis: u64) -> Span {
-        Span(millis)
     }
 }
 

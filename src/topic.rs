@@ -101,12 +101,10 @@ impl Topic {
         let message = message.into();
         let core = &self.shared.core;
         if let Err(reason) = check(std::slice::from_ref(&message), &core.limits) {
+            let reason = self.shared.existence().err().unwrap_or(reason);
             return Err(PublishError::new(reason, vec![message]));
         }
-        let mut message = Some(message);
-        // An iterator that leaves the message where it is until the topic takes it.
-        let taken = Once(&mut message);
-        match self.shared.publish(taken, core.read()) {
+        match self.shared.publish(std::iter::once(message), core.read()) {
             Ok(appended) => Ok(Receipt {
                 id: appended.first,
                 recipients: match appended.recipients {
@@ -114,7 +112,7 @@ impl Topic {
                     Recipients::Each(counts) => counts.first().copied().unwrap_or_default(),
                 },
             }),
-            Err(reason) => Err(PublishError::new(reason, message.into_iter().collect())),
+            Err((reason, messages)) => Err(PublishError::new(reason, messages.collect())),
         }
     }
 
@@ -127,15 +125,16 @@ impl Topic {
         &self,
         messages: impl IntoIterator<Item = impl Into<Message>>,
     ) -> Result<Receipts, PublishError> {
-        let mut messages: Vec<Message> = messages.into_iter().map(Into::into).collect();
+        let messages: Vec<Message> = messages.into_iter().map(Into::into).collect();
         let core = &self.shared.core;
         if let Err(reason) = check(&messages, &core.limits) {
+            let reason = self.shared.existence().err().unwrap_or(reason);
             return Err(PublishError::new(reason, messages));
         }
         let len = messages.len();
-        match self.shared.publish(All { messages: Some(&mut messages), taken: None }, core.read()) {
+        match self.shared.publish(messages.into_iter(), core.read()) {
             Ok(Appended { first, recipients }) => Ok(Receipts { first, len, recipients }),
-            Err(reason) => Err(PublishError::new(reason, messages)),
+            Err((reason, messages)) => Err(PublishError::new(reason, messages.collect())),
         }
     }
 
@@ -181,8 +180,7 @@ impl Topic {
     pub async fn update(&self, update: TopicUpdate) -> Result<TopicConfig, AdminError> {
         let core = &self.shared.core;
         core.check_open()?;
-        core.read();
-        let config = self.shared.update(&update)?;
+        let config = self.shared.update(&update, core.read())?;
         core.events.send(Event::TopicUpdated { topic: self.name().to_owned() });
         Ok(config)
     }
@@ -213,52 +211,6 @@ impl Topic {
 
 /// What a subscription names as its topic after the topic was deleted (RES-11).
 pub const DELETED_TOPIC: &str = "_deleted-topic_";
-
-/// One message, taken by the topic or left.
-struct Once<'a>(&'a mut Option<Message>);
-
-impl Iterator for Once<'_> {
-    type Item = Message;
-
-    fn next(&mut self) -> Option<Message> {
-        self.0.take()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (usize::from(self.0.is_some()), Some(usize::from(self.0.is_some())))
-    }
-}
-
-impl ExactSizeIterator for Once<'_> {}
-
-/// All messages of a vector; the vector is only emptied when the first one is taken.
-struct All<'a> {
-    messages: Option<&'a mut Vec<Message>>,
-    taken: Option<std::vec::Drain<'a, Message>>,
-}
-
-impl Iterator for All<'_> {
-    type Item = Message;
-
-    #[inline]
-    fn next(&mut self) -> Option<Message> {
-        if let Some(messages) = self.messages.take() {
-            self.taken = Some(messages.drain(..));
-        }
-        self.taken.as_mut()?.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let len = match (&self.messages, &self.taken) {
-            (Some(messages), _) => messages.len(),
-            (None, Some(taken)) => taken.len(),
-            (None, None) => 0,
-        };
-        (len, Some(len))
-    }
-}
-
-impl ExactSizeIterator for All<'_> {}
 
 /// What became of a published message (D12).
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -345,6 +297,7 @@ fn check(messages: &[Message], limits: &Limits) -> Result<(), PublishReason> {
     Ok(())
 }
 
+#[inline]
 fn check_message(message: &Message, limits: &Limits) -> Result<(), MessageProblem> {
     let attributes = message.attributes();
     if !limits.empty_messages && message.data().is_empty() && attributes.is_empty() {
@@ -354,25 +307,28 @@ fn check_message(message: &Message, limits: &Limits) -> Result<(), MessageProble
     if size > max {
         return Err(MessageProblem::DataTooLarge { size, max });
     }
+    if attributes.is_unused() {
+        return Ok(());
+    }
     let (len, max) = (message.ordering_key().len(), limits.ordering_key_bytes);
     if len > max {
         return Err(MessageProblem::OrderingKeyTooLong { len, max });
     }
-    let mut count = 0;
-    for (key, value) in attributes {
-        count += 1;
+    let (count, max) = (attributes.len(), limits.attributes);
+    if count > max {
+        return Err(MessageProblem::TooManyAttributes { count, max });
+    }
+    for (key, value) in attributes.pairs() {
         let max = limits.attribute_key_bytes;
-        if key.is_empty() || key.len() > max || key.starts_with(RESERVED_KEY_PREFIX) {
-            return Err(MessageProblem::AttributeKey { key: key.to_owned(), max });
+        let reserved = key.starts_with(RESERVED_KEY_PREFIX.as_bytes());
+        let shown = || String::from_utf8_lossy(key).into_owned();
+        if key.is_empty() || key.len() > max || reserved {
+            return Err(MessageProblem::AttributeKey { key: shown(), max });
         }
         let (len, max) = (value.len(), limits.attribute_value_bytes);
         if len > max {
-            return Err(MessageProblem::AttributeValueTooLong { key: key.to_owned(), len, max });
+            return Err(MessageProblem::AttributeValueTooLong { key: shown(), len, max });
         }
-    }
-    let max = limits.attributes;
-    if count > max {
-        return Err(MessageProblem::TooManyAttributes { count, max });
     }
     Ok(())
 }

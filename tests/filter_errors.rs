@@ -310,5 +310,4 @@ fn filters_and_errors_travel_between_threads() {
     assert_static::<Filter>();
     assert_static::<ParseError>();
     assert_static::<CombineError>();
-    assert_static::<siftbus::filter::FilterIndex<u64>>();
 }

@@ -22,22 +22,27 @@ impl<T: Copy, const N: usize> Chunks<T, N> {
         Self { base: start, first: start, end: start, chunks: VecDeque::new() }
     }
 
+    #[inline]
     pub(crate) fn first(&self) -> u64 {
         self.first
     }
 
+    #[inline]
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> u64 {
         self.end - self.first
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.first == self.end
     }
 
+    #[inline]
     pub(crate) fn get(&self, index: u64) -> Option<&T> {
         if index < self.first {
             return None;
@@ -46,12 +51,24 @@ impl<T: Copy, const N: usize> Chunks<T, N> {
         self.chunks.get(place / N)?.get(place % N)
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, index: u64) -> Option<&mut T> {
         if index < self.first {
             return None;
         }
         let place = index.checked_sub(self.base)? as usize;
         self.chunks.get_mut(place / N)?.get_mut(place % N)
+    }
+
+    /// The values from `index` to the end of its chunk.
+    #[inline]
+    pub(crate) fn run_mut(&mut self, index: u64) -> &mut [T] {
+        if index < self.first {
+            return &mut [];
+        }
+        let place = (index - self.base) as usize;
+        let chunk = self.chunks.get_mut(place / N);
+        chunk.and_then(|chunk| chunk.get_mut(place % N..)).unwrap_or_default()
     }
 
     pub(crate) fn push(&mut self, value: T) {

@@ -24,6 +24,7 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
+    #[inline]
     pub(crate) fn add(&mut self, run: Run) {
         if let Some(open) = &mut self.open {
             if open.due == run.due && open.first + open.len == run.first {
@@ -36,6 +37,7 @@ impl Deadlines {
     }
 
     /// The earliest instant at which something may be due.
+    #[inline]
     pub(crate) fn next_due(&self) -> Time {
         let open = self.open.map_or(Time::NEVER, |run| run.due);
         self.heap.peek().map_or(open, |Reverse(run)| open.min(run.due))
@@ -56,6 +58,7 @@ impl Deadlines {
         }
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.heap.len() + usize::from(self.open.is_some())
     }

@@ -44,43 +44,60 @@ impl Word {
     pub(crate) const DONE: Word = Word { bits: Phase::Done as u64, generation: 0, owner: 0 };
 
     /// A first lease.
+    #[inline]
     pub(crate) fn leased(deadline: Time, owner: u32) -> Word {
         let bits = deadline.as_millis() << DEADLINE_SHIFT | 1 << PHASE_BITS | Phase::Leased as u64;
         Word { bits, generation: 1, owner }
     }
 
+    /// Whether this is the lease with that generation, outstanding and on nobody's account.
+    #[inline]
+    pub(crate) fn is_plain_lease(self, generation: u32) -> bool {
+        self.bits & ((1 << PHASE_BITS) - 1) == Phase::Leased as u64
+            && self.generation == generation
+            && self.owner == 0
+    }
+
+    #[inline]
     pub(crate) fn phase(self) -> Phase {
         let raw = (self.bits & ((1 << PHASE_BITS) - 1)) as usize;
         Phase::ALL.get(raw).copied().expect("only phases are ever stored")
     }
 
+    #[inline]
     pub(crate) fn deadline(self) -> Time {
         Time::from_millis(self.bits >> DEADLINE_SHIFT)
     }
 
+    #[inline]
     pub(crate) fn attempts(self) -> u16 {
         (self.bits >> PHASE_BITS) as u16 & MAX_ATTEMPTS
     }
 
+    #[inline]
     pub(crate) fn generation(self) -> u32 {
         self.generation
     }
 
     /// Who the outstanding message is counted against; zero for nobody.
+    #[inline]
     pub(crate) fn owner(self) -> u32 {
         self.owner
     }
 
+    #[inline]
     pub(crate) fn set_phase(&mut self, phase: Phase) {
         self.bits = self.bits >> PHASE_BITS << PHASE_BITS | phase as u64;
     }
 
+    #[inline]
     pub(crate) fn set_deadline(&mut self, deadline: Time) {
         self.bits =
             deadline.as_millis() << DEADLINE_SHIFT | self.bits & ((1 << DEADLINE_SHIFT) - 1);
     }
 
     /// Hands the message out once more: next generation, one attempt more.
+    #[inline]
     pub(crate) fn renew(&mut self, deadline: Time, owner: u32) {
         let attempts = u64::from((self.attempts() + 1).min(MAX_ATTEMPTS));
         self.bits =

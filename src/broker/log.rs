@@ -76,6 +76,8 @@ pub(crate) struct TopicLog {
     bytes: u64,
     messages: u64,
     changes: SmallVec<[Change; 2]>,
+    /// Segments sealed since the last look: their messages may still be about to be pinned.
+    sealed: SmallVec<[u64; 2]>,
 }
 
 impl TopicLog {
@@ -84,12 +86,40 @@ impl TopicLog {
         self.head
     }
 
+    /// Messages that a hold or a pin keeps, and their bytes, counted as `Message::size`. Others may
+    /// be in memory for as long as they share a segment with these.
+    pub(crate) fn kept(&self) -> (u64, u64) {
+        let lowest = self.lowest_hold();
+        let (mut messages, mut bytes) = (0, 0);
+        for (&base, account) in &self.accounts {
+            let end = account.segment.end();
+            if base >= lowest && self.tail_base() != Some(base) {
+                messages += end - base;
+                bytes += account.bytes;
+                continue;
+            }
+            let kept = (base..end).zip(0..).filter(|(position, slot)| {
+                *position >= lowest || account.pins.get(*slot).is_some_and(|pins| *pins > 0)
+            });
+            for message in kept.filter_map(|(position, _)| account.segment.at(position)) {
+                messages += 1;
+                bytes += message.message.size() as u64;
+            }
+        }
+        (messages, bytes)
+    }
+
+    fn tail_base(&self) -> Option<u64> {
+        self.tail.as_ref().map(|tail| tail.segment().base())
+    }
+
     /// Messages in memory.
     pub(crate) fn messages(&self) -> u64 {
         self.messages
     }
 
     /// Bytes of the messages in memory, counted as `Message::size`.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -99,27 +129,46 @@ impl TopicLog {
         !self.holds.is_empty()
     }
 
+    /// Appends one message; answers its position.
+    #[inline]
     pub(crate) fn append(&mut self, message: Published) -> u64 {
-        let size = message.message.size() as u64;
-        let head = self.head;
-        let tail = match &mut self.tail {
-            Some(tail) => tail,
-            None => self.open_tail(),
-        };
-        let pushed = tail.push(message);
-        assert!(pushed.is_ok(), "a full tail is sealed at once");
-        let full = tail.is_full();
-        self.tail_bytes += size;
-        self.bytes += size;
-        self.messages += 1;
-        self.head += 1;
-        if full || self.tail_bytes >= MAX_SEGMENT_BYTES {
-            self.seal();
-        }
-        head
+        let position = self.head;
+        let mut message = Some(message);
+        self.append_all(1, || message.take().expect("one is asked for"));
+        position
     }
 
-    pub(crate) fn has_changes(&self) -> bool {
+    /// Appends `count` messages in order.
+    #[inline(always)]
+    pub(crate) fn append_all(&mut self, count: usize, mut make: impl FnMut() -> Published) {
+        let mut left = count;
+        while left > 0 {
+            let mut bytes = self.tail_bytes;
+            let tail = match &mut self.tail {
+                Some(tail) => tail,
+                None => self.open_tail(),
+            };
+            let added = tail.fill(left, &mut make, |message| {
+                bytes += message.message.size() as u64;
+                bytes < MAX_SEGMENT_BYTES
+            });
+            let is_full = tail.is_full();
+            left -= added;
+            self.bytes += bytes - self.tail_bytes;
+            self.tail_bytes = bytes;
+            self.messages += added as u64;
+            self.head += added as u64;
+            if is_full || bytes >= MAX_SEGMENT_BYTES {
+                self.seal();
+            }
+        }
+    }
+
+    /// Whether the directory has to be changed. To be asked once whatever was appended is pinned.
+    pub(crate) fn has_changes(&mut self) -> bool {
+        for base in std::mem::take(&mut self.sealed) {
+            self.reconsider(base);
+        }
         !self.changes.is_empty()
     }
 
@@ -235,7 +284,6 @@ impl TopicLog {
         let account =
             Account { segment, bytes: 0, pins: Box::default(), pinned: 0, pinned_bytes: 0 };
         self.accounts.insert(self.head, account);
-        self.tail_bytes = 0;
         self.tail.insert(tail)
     }
 
@@ -246,9 +294,9 @@ impl TopicLog {
         self.next_slots = tail.len().saturating_mul(2);
         let base = tail.segment().base();
         if let Some(account) = self.accounts.get_mut(&base) {
-            account.bytes = self.tail_bytes;
+            account.bytes = std::mem::take(&mut self.tail_bytes);
         }
-        self.reconsider(base);
+        self.sealed.push(base);
     }
 
     /// Gives back what lies between the lowest hold as it was and as it is now.
@@ -273,7 +321,7 @@ impl TopicLog {
 
     /// Gives a segment back, or dissolves it, if it is sealed, below all holds and hardly pinned.
     fn reconsider(&mut self, base: u64) {
-        let is_tail = self.tail.as_ref().is_some_and(|tail| tail.segment().base() == base);
+        let is_tail = self.tail_base() == Some(base);
         let lowest = self.lowest_hold();
         let Some(account) = self.accounts.get(&base) else { return };
         if is_tail || account.segment.end() > lowest {
@@ -335,6 +383,7 @@ mod tests {
         }
 
         fn settle(&mut self) {
+            self.log.has_changes();
             for change in self.log.take_changes() {
                 self.directory.apply(change);
             }

@@ -3,11 +3,14 @@
 //! An owner is a number that lease words carry. Whatever ends a lease, on whatever channel, gives
 //! the quota back here; waking the stream is the shell's business.
 
-use slab::Slab;
+use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
-    quotas: Slab<Quota>,
+    quotas: BTreeMap<u32, Quota>,
+    /// Numbers are not used twice: a lapsed lease that is revived later must not count against a
+    /// stream that came after its own.
+    last: u32,
     /// Owners that have had something given back since the last look.
     freed: Vec<u32>,
 }
@@ -19,14 +22,16 @@ pub(crate) struct Quota {
     pub(crate) max_bytes: u64,
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
-    /// The stream is gone; its number is free once nothing is outstanding, not before.
-    closed: bool,
 }
 
 impl Quota {
     /// Messages that may still be handed out; zero while either limit is reached.
     pub(crate) fn room_for_messages(&self) -> u64 {
-        if self.bytes >= self.max_bytes { 0 } else { self.max_messages - self.messages }
+        if self.bytes >= self.max_bytes {
+            0
+        } else {
+            self.max_messages.saturating_sub(self.messages)
+        }
     }
 
     pub(crate) fn room_for_bytes(&self) -> u64 {
@@ -37,43 +42,32 @@ impl Quota {
 impl Owners {
     /// A number for a new owner; never zero.
     pub(crate) fn add(&mut self, max_messages: u64, max_bytes: u64) -> u32 {
-        let quota = Quota { max_messages, max_bytes, messages: 0, bytes: 0, closed: false };
-        let key = self.quotas.insert(quota);
-        u32::try_from(key + 1).expect("fewer than four thousand million streams")
+        self.last = self.last.checked_add(1).expect("fewer than four thousand million streams");
+        self.quotas.insert(self.last, Quota { max_messages, max_bytes, messages: 0, bytes: 0 });
+        self.last
     }
 
-    /// The owner takes nothing any more.
+    /// The owner takes nothing any more; what it has outstanding counts for nobody.
     pub(crate) fn remove(&mut self, owner: u32) {
-        let Some(key) = key(owner) else { return };
-        if let Some(quota) = self.quotas.get_mut(key) {
-            quota.closed = true;
-            if quota.messages == 0 {
-                self.quotas.remove(key);
-            }
-        }
+        self.quotas.remove(&owner);
     }
 
     pub(crate) fn get(&self, owner: u32) -> Option<Quota> {
-        self.quotas.get(key(owner)?).copied()
+        self.quotas.get(&owner).copied()
     }
 
     pub(crate) fn charge(&mut self, owner: u32, size: u64) {
-        if let Some(quota) = key(owner).and_then(|key| self.quotas.get_mut(key)) {
+        if let Some(quota) = self.quotas.get_mut(&owner) {
             quota.messages += 1;
             quota.bytes += size;
         }
     }
 
     pub(crate) fn release(&mut self, owner: u32, size: u64) {
-        let Some(key) = key(owner) else { return };
-        let Some(quota) = self.quotas.get_mut(key) else { return };
+        let Some(quota) = self.quotas.get_mut(&owner) else { return };
         quota.messages = quota.messages.saturating_sub(1);
         quota.bytes = quota.bytes.saturating_sub(size);
-        if quota.closed {
-            if quota.messages == 0 {
-                self.quotas.remove(key);
-            }
-        } else if !self.freed.contains(&owner) {
+        if !self.freed.contains(&owner) {
             self.freed.push(owner);
         }
     }
@@ -85,10 +79,6 @@ impl Owners {
     pub(crate) fn has_freed(&self) -> bool {
         !self.freed.is_empty()
     }
-}
-
-fn key(owner: u32) -> Option<usize> {
-    usize::try_from(owner).ok()?.checked_sub(1)
 }
 
 #[cfg(test)]
@@ -113,14 +103,15 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_not_used_again_while_something_is_outstanding() {
+    fn what_is_outstanding_of_one_that_left_counts_for_nobody() {
         let mut owners = Owners::default();
         let first = owners.add(2, 100);
         owners.charge(first, 1);
         owners.remove(first);
         let second = owners.add(2, 100);
         assert_ne!(first, second);
+        owners.charge(first, 1);
         owners.release(first, 1);
-        assert_eq!(owners.add(2, 100), first);
+        assert_eq!(owners.get(second).expect("added").messages, 0);
     }
 }

@@ -44,10 +44,12 @@ impl Window {
         self.live
     }
 
+    #[inline]
     pub(crate) fn get(&self, index: u64) -> Option<Word> {
         self.words.get(index).or_else(|| self.side.get(&index)).copied()
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, index: u64) -> Option<&mut Word> {
         if index < self.words.first() {
             return self.side.get_mut(&index);
@@ -55,7 +57,20 @@ impl Window {
         self.words.get_mut(index)
     }
 
+    /// The words of the window from `index` to the end of its chunk; none for a straggler.
+    #[inline]
+    pub(crate) fn run_mut(&mut self, index: u64) -> &mut [Word] {
+        self.words.run_mut(index)
+    }
+
+    /// `count` words of the window have become `Done`.
+    #[inline]
+    pub(crate) fn finish_run(&mut self, count: u64) {
+        self.live -= count;
+    }
+
     /// Appends `count` equal words that are live.
+    #[inline]
     pub(crate) fn push_run(&mut self, count: usize, word: Word) {
         self.words.push_run(count, word);
         self.live += count as u64;
@@ -68,17 +83,21 @@ impl Window {
         self.trim();
     }
 
-    /// The word at `index` has become `Done`. Answers whether it lay in the side table.
+    /// The word at `index` has become `Done`. Answers whether it lay in the side table. The window
+    /// is as long as before until it is trimmed.
+    #[inline]
     pub(crate) fn finish(&mut self, index: u64) -> bool {
         self.live -= 1;
-        if index < self.words.first() {
+        let is_straggler = index < self.words.first();
+        if is_straggler {
             self.side.remove(&index);
-            return true;
         }
-        if index == self.words.first() {
-            self.trim();
-        }
-        false
+        is_straggler
+    }
+
+    #[inline]
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.words.len() > 8 * self.live + WINDOW_SLACK
     }
 
     /// Moves survivors from the front to the side table while the window is too long, at most
@@ -86,7 +105,7 @@ impl Window {
     pub(crate) fn shed(&mut self, work: usize) -> Vec<u64> {
         let mut moved = Vec::new();
         for _ in 0..work {
-            if self.words.len() <= 8 * self.live + WINDOW_SLACK {
+            if !self.is_too_long() {
                 break;
             }
             let low = self.words.first();
@@ -120,8 +139,12 @@ impl Window {
     }
 
     /// Drops the words that are done at the front: afterwards the front is live.
-    fn trim(&mut self) {
+    #[inline]
+    pub(crate) fn trim(&mut self) {
         let mut low = self.words.first();
+        if self.words.get(low).is_none_or(|word| word.phase() != Phase::Done) {
+            return;
+        }
         while self.words.get(low).is_some_and(|word| word.phase() == Phase::Done) {
             low += 1;
         }
@@ -136,7 +159,9 @@ mod tests {
 
     fn finish(window: &mut Window, index: u64) -> bool {
         window.get_mut(index).expect("a live word").set_phase(Phase::Done);
-        window.finish(index)
+        let was_straggler = window.finish(index);
+        window.trim();
+        was_straggler
     }
 
     #[test]

@@ -124,6 +124,11 @@ pub enum ParseErrorKind {
 }
 
 impl ParseError {
+    /// The gRPC code: always `InvalidArgument` (FIL-4, ERR-12).
+    pub fn code(&self) -> crate::Code {
+        crate::Code::InvalidArgument
+    }
+
     /// An error about `span` of `source`, which must lie on character boundaries.
     pub(super) fn new(
         source: &str,
@@ -273,6 +278,13 @@ pub enum CombineError {
     /// The filter that matches everything was negated; the language cannot say that.
     #[error("no filter matches nothing")]
     MatchesNothing,
+}
+
+impl CombineError {
+    /// The gRPC code: always `InvalidArgument`.
+    pub fn code(&self) -> crate::Code {
+        crate::Code::InvalidArgument
+    }
 }
 
 /// The line of the filter that an error shows, and the carets below it.

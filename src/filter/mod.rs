@@ -241,6 +241,19 @@ impl Filter {
         self.inner.program.run(lookup)
     }
 
+    /// Whether a message with these attributes matches.
+    ///
+    /// ```
+    /// use siftbus::{Attributes, Filter};
+    ///
+    /// let attributes = Attributes::from_iter([("region", "eu")]);
+    /// assert!(Filter::eq("region", "eu").matches_attributes(&attributes));
+    /// assert!(!Filter::has("tenant").matches_attributes(&attributes));
+    /// ```
+    pub fn matches_attributes(&self, attributes: &crate::Attributes) -> bool {
+        self.matches_with(|key| attributes.get(key))
+    }
+
     /// The text exactly as it was given to the parser; canonical if the filter was constructed.
     ///
     /// ```

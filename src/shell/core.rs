@@ -182,8 +182,20 @@ impl BusCore {
         if removed.is_none() {
             return Err(topic.not_found());
         }
-        topic.delete();
+        topic.delete(Reading::at(self.latest()));
         self.events.send(Event::TopicDeleted { topic: topic.name.to_string() });
+        Ok(())
+    }
+
+    /// Checks that a name can be that of a new subscription (RES-4, RES-7).
+    pub(crate) fn check_free(self: &Arc<Self>, name: &str) -> Result<(), AdminError> {
+        name::check(self.limits.names, "subscriptions", name)?;
+        self.check_open()?;
+        self.read();
+        if self.subscriptions.contains_key(name) {
+            let resource = Resource::Subscription;
+            return Err(AdminError::AlreadyExists { resource, name: name.into() });
+        }
         Ok(())
     }
 
@@ -198,9 +210,7 @@ impl BusCore {
         self.check_open()?;
         let reading = self.read();
         let taken = || AdminError::AlreadyExists { resource, name: name.into() };
-        if self.subscriptions.contains_key(name) {
-            return Err(taken());
-        }
+        self.check_free(name)?;
         let config = config_checked(config, &self.limits)?;
         if let Some(max) = self.limits.subscriptions.filter(|max| self.subscriptions.len() >= *max)
         {
@@ -264,7 +274,7 @@ impl BusCore {
             subscription.close();
         }
         for topic in self.topics() {
-            topic.delete();
+            topic.delete(Reading::at(self.latest()));
         }
         self.subscriptions.clear();
         self.topics.clear();

@@ -1,6 +1,7 @@
 //! A subscription behind its lock: lease, settle, wait, wake, trim, expire.
 //!
-//! Decisions are the broker's (`broker/subscription.rs`); here is who calls it with what, who has to
+//! Decisions are the broker's (`broker/subscription.rs`); here is who calls it with what, who has
+//! to
 //! be woken after, and when the topic has to be told that less is needed.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -125,6 +126,7 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    #[inline]
     pub(crate) fn message(&self, leased: &Leased) -> Option<&Published> {
         self.segments.get(leased.segment as usize)?.get(usize::from(leased.slot))
     }
@@ -183,10 +185,20 @@ impl SubscriptionShared {
         self.state.lock().retention
     }
 
-    pub(crate) fn set_retention(&self, retention: Span) {
+    /// Before this no message here is past retention.
+    pub(crate) fn retention_due(&self) -> Time {
+        self.state.lock().broker.retention_due()
+    }
+
+    /// Called by the topic, under its lock. What was past the old retention is gone for good, also
+    /// if the new one is longer (LS-15).
+    pub(crate) fn set_retention(&self, retention: Span, reading: Reading) {
         let mut state = self.state.lock();
+        let head = self.view.head();
+        let (broker, mut reader) = self.reader(&mut state);
+        while broker.advance(reading.now, head, &mut reader) {}
+        broker.set_retention(retention);
         state.retention = retention;
-        state.broker.set_retention(retention);
     }
 
     pub(crate) fn update(
@@ -204,7 +216,7 @@ impl SubscriptionShared {
             self.reschedule(&mut state);
             config
         };
-        self.topic.retention_changed(self);
+        self.topic.retention_changed(self, reading);
         Ok(config)
     }
 
@@ -314,21 +326,23 @@ impl SubscriptionShared {
                 return Ok(Some(batch));
             }
             let mut effects = Effects::default();
+            let waker = waker.clone();
             let reading = Reading::at(self.core.latest());
             let mut state = self.enter(reading).map_err(|end| self.pull_error(end))?;
             if self.is_starved(&mut state, request.owner) {
                 // A stream at its quota is no waiter (L9).
-                state.starved.insert(request.owner, waker.clone());
+                let replaced = state.starved.insert(request.owner, waker);
                 self.observe(&mut state);
-                let owed = self.give_up(&mut state, ticket);
+                let owed = self.give_up(&mut state, ticket, &mut effects);
                 if owed {
                     self.tell_if_deliverable(&mut state, &mut effects);
                 }
                 let trim = self.leave(state, &mut effects);
+                drop(replaced);
                 self.finish(effects, trim);
                 return Ok(None);
             }
-            if state.waiters.wait(ticket, waker) {
+            if state.waiters.wait(ticket, waker, &mut effects.old_waker) {
                 self.core.wakes_ended(1);
                 was_told = true;
             }
@@ -348,22 +362,25 @@ impl SubscriptionShared {
     pub(crate) fn stop_waiting(&self, ticket: &mut Option<u64>) {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
-        if self.give_up(&mut state, ticket) {
+        if self.give_up(&mut state, ticket, &mut effects) {
             self.tell_if_deliverable(&mut state, &mut effects);
         }
         drop(state);
-        effects.run(&self.core);
+        effects.run();
     }
 
     /// The news that brought the waiter here has been used.
     fn stop_waiting_after(&self, ticket: &mut Option<u64>) {
+        let mut effects = Effects::default();
         let mut state = self.state.lock();
-        self.give_up(&mut state, ticket);
+        self.give_up(&mut state, ticket, &mut effects);
+        drop(state);
+        effects.run();
     }
 
     /// Answers whether the waiter had been told, and so owes the news to another.
-    fn give_up(&self, state: &mut State, ticket: &mut Option<u64>) -> bool {
-        let told = state.waiters.leave(ticket);
+    fn give_up(&self, state: &mut State, ticket: &mut Option<u64>, effects: &mut Effects) -> bool {
+        let told = state.waiters.leave(ticket, &mut effects.old_waker);
         if told {
             self.core.wakes_ended(1);
         }
@@ -397,7 +414,7 @@ impl SubscriptionShared {
     /// Settles one delivery.
     pub(crate) fn settle(&self, lease: LeaseId, how: Settle) -> Result<Settled, AckError> {
         let mut settled = Settled::Stale;
-        self.settle_each([lease], how, |_, outcome| settled = outcome)?;
+        self.settle_each([lease], how, |outcome| settled = outcome)?;
         Ok(settled)
     }
 
@@ -406,7 +423,7 @@ impl SubscriptionShared {
         &self,
         leases: impl IntoIterator<Item = LeaseId>,
         how: Settle,
-        mut outcome: impl FnMut(LeaseId, Settled),
+        mut outcome: impl FnMut(Settled),
     ) -> Result<(), AckError> {
         let reading = match how {
             Settle::Ack | Settle::Nack => self.core.read_for_ack(),
@@ -421,18 +438,20 @@ impl SubscriptionShared {
             _ => state.touch(reading.now),
         }
         let (broker, mut reader) = self.reader(&mut state);
-        for lease in leases {
-            let settled = match how {
-                Settle::Ack => broker.ack(lease, &mut reader),
-                Settle::Nack => broker.nack(lease, None, &mut reader),
-                Settle::NackAfter(delay) => {
-                    broker.nack(lease, Some(reading.deadline(delay)), &mut reader)
-                }
-                Settle::Deadline(span) => {
-                    broker.set_deadline(lease, reading.deadline(span), &mut reader)
-                }
-            };
-            outcome(lease, settled);
+        let leases = leases.into_iter();
+        match how {
+            Settle::Ack => broker.ack_many(leases, &mut reader, outcome),
+            Settle::Nack => {
+                leases.for_each(|lease| outcome(broker.nack(lease, None, &mut reader)));
+            }
+            Settle::NackAfter(delay) => {
+                let ready_at = Some(reading.deadline(delay));
+                leases.for_each(|lease| outcome(broker.nack(lease, ready_at, &mut reader)));
+            }
+            Settle::Deadline(span) => {
+                let deadline = reading.deadline(span);
+                leases.for_each(|l| outcome(broker.set_deadline(l, deadline, &mut reader)));
+            }
         }
         match how {
             Settle::Ack => {}
@@ -466,16 +485,17 @@ impl SubscriptionShared {
     pub(crate) fn close_stream(&self, owner: u32, ticket: &mut Option<u64>) {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
-        state.starved.remove(&owner);
+        let starved = state.starved.remove(&owner);
         state.broker.owners().remove(owner);
         state.streams = state.streams.saturating_sub(1);
         self.touch_now(&mut state);
-        if self.give_up(&mut state, ticket) {
+        if self.give_up(&mut state, ticket, &mut effects) {
             self.tell_if_deliverable(&mut state, &mut effects);
         }
         self.reschedule(&mut state);
         drop(state);
-        effects.run(&self.core);
+        drop(starved);
+        effects.run();
     }
 
     /// Ends the subscription by its user's will. Answers false if it had ended before.
@@ -499,15 +519,15 @@ impl SubscriptionShared {
         state.ended = Some(end);
         let told: SmallVec<[Waker; 2]> = state.waiters.tell_all().collect();
         told.iter().for_each(|_| self.core.wake_begun());
-        effects.wakers = told;
-        effects.wakers.extend(std::mem::take(&mut state.starved).into_values());
+        let starved = std::mem::take(&mut state.starved).into_values();
+        told.into_iter().chain(starved).for_each(|waker| effects.wake(waker));
         if let Some(key) = state.timer.take() {
             self.core.timers.cancel(key);
         }
         drop(state);
         self.view.unregister(&self.me);
         self.topic.detach(self);
-        effects.run(&self.core);
+        effects.run();
     }
 
     /// Called by the topic, under its lock, when the subscription leaves it.
@@ -515,7 +535,9 @@ impl SubscriptionShared {
         let mut state = self.state.lock();
         let low = state.told_low;
         let stragglers = state.broker.end(self.view.head());
-        effects.garbage.extend(state.cached.take());
+        if let Some(segment) = state.cached.take() {
+            effects.free(segment);
+        }
         let pinned = stragglers.into_iter().filter_map(|index| match self.is_unfiltered {
             true => Some(index),
             false => state.stragglers.get(&index).copied(),
@@ -570,6 +592,7 @@ impl SubscriptionShared {
     }
 
     /// Takes the lock with everything brought to `reading`, in rounds of bounded work (L6).
+    #[inline]
     fn enter(&self, reading: Reading) -> Result<MutexGuard<'_, State>, End> {
         loop {
             let mut state = self.state.lock();
@@ -590,30 +613,37 @@ impl SubscriptionShared {
     }
 
     /// Releases the lock. Answers whether the topic has to be told that less is needed.
+    #[inline]
     fn leave(&self, mut state: MutexGuard<'_, State>, effects: &mut Effects) -> bool {
         if state.broker.owners().has_freed() {
             for owner in state.broker.owners().take_freed() {
-                effects.wakers.extend(state.starved.remove(&owner));
+                if let Some(waker) = state.starved.remove(&owner) {
+                    effects.wake(waker);
+                }
             }
         }
         if self.is_unfiltered {
             let passed = |boundary: &u64| *boundary <= state.broker.low();
             state.boundaries.front().is_some_and(passed) || state.broker.has_pins()
         } else {
-            effects.garbage.extend(state.cached.take());
+            if let Some(segment) = state.cached.take() {
+                effects.free(segment);
+            }
             let done = state.broker.low() - state.told_low;
             let is_empty = state.broker.low() == self.view.head();
             done >= TRIM_EVERY || (done > 0 && is_empty) || state.broker.has_pins()
         }
     }
 
+    #[inline]
     fn finish(&self, effects: Effects, trim: bool) {
-        effects.run(&self.core);
+        effects.run();
         if trim {
             self.topic.trim(self);
         }
     }
 
+    #[inline]
     fn reader<'a>(&'a self, state: &'a mut State) -> (&'a mut SubscriptionState, Reader<'a>) {
         let reader = Reader {
             view: (!self.is_unfiltered).then_some(&*self.view),
@@ -633,7 +663,7 @@ impl SubscriptionShared {
     fn tell_one(&self, state: &mut State, effects: &mut Effects) {
         if let Some(waker) = state.waiters.tell_one() {
             self.core.wake_begun();
-            effects.wakers.push(waker);
+            effects.wake(waker);
         }
     }
 
@@ -644,6 +674,7 @@ impl SubscriptionShared {
     }
 
     /// Makes sure that a timer is registered for the next thing that happens by itself (I-6).
+    #[inline]
     fn reschedule(&self, state: &mut State) {
         let due = state.broker.next_due().min(state.expires_at());
         if due == Time::NEVER || state.timer.is_some_and(|key| key.due <= due) {
@@ -704,6 +735,7 @@ impl SubscriptionShared {
 }
 
 impl State {
+    #[inline]
     fn touch(&mut self, now: Time) {
         self.last_activity = self.last_activity.max(now);
     }
@@ -719,6 +751,7 @@ impl State {
     }
 
     /// The first instant at which it may have expired; a lower bound.
+    #[inline]
     fn expires_at(&self) -> Time {
         match self.expiration {
             Some(expiration) => self.last_activity.after(expiration),
@@ -727,6 +760,7 @@ impl State {
     }
 
     /// EXP-4: at the first instant `now ≥ last activity + ttl`.
+    #[inline]
     fn has_expired(&mut self, now: Time) -> bool {
         if now < self.expires_at() {
             return false;

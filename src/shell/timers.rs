@@ -1,6 +1,7 @@
 //! All due instants of a bus in one table (L14).
 //!
-//! Each object registers one lower bound, ordered by instant, kind and number (TIME-2). The earliest
+//! Each object registers one lower bound, ordered by instant, kind and number (TIME-2). The
+//! earliest
 //! is mirrored in an atomic that every reading of the clock is compared with. Entries that somebody
 //! waits for are marked as observed: the driver sleeps until the earliest of those.
 

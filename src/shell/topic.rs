@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Weak;
 
 use slab::Slab;
-use smallvec::SmallVec;
 
 use super::core::BusCore;
 use super::effects::Effects;
@@ -116,59 +115,67 @@ impl TopicShared {
 
     pub(crate) fn stats(&self) -> TopicStats {
         let state = self.state.lock();
+        let (retained_messages, retained_bytes) = state.log.kept();
         TopicStats {
-            retained_messages: state.log.messages(),
-            retained_bytes: state.log.bytes(),
-            subscriptions: state.subscriptions.len(),
+            retained_messages,
+            retained_bytes,
+            subscriptions: if state.deleted { 0 } else { state.subscriptions.len() },
         }
     }
 
-    /// Appends messages for all who match. Nothing is taken from `messages` on an error.
+    /// Appends messages for all who match; gives them back if it cannot.
     #[inline]
-    pub(crate) fn publish(
+    pub(crate) fn publish<M: ExactSizeIterator<Item = Message>>(
         &self,
-        messages: impl ExactSizeIterator<Item = Message>,
+        messages: M,
         reading: Reading,
-    ) -> Result<Appended, PublishReason> {
+    ) -> Result<Appended, (PublishReason, M)> {
         let mut effects = Effects::default();
         let mut awaited = Awaited::new();
         let mut state = self.state.lock();
         if state.deleted {
             drop(state);
-            return Err(match self.core.is_closed() {
-                true => PublishReason::Closed,
-                false => PublishReason::NotFound { topic: self.name.to_string() },
-            });
+            return Err((self.gone(), messages));
         }
         let time = state.last_publish.max(reading.now);
         state.last_publish = time;
-        let first = self.core.take_ids(messages.len() as u64);
-        let published = messages.zip(first..).map(|(message, id)| Published {
-            message,
-            id: MessageId::from_u64(id),
-            time,
-        });
+        let count = messages.len();
+        let first = self.core.take_ids(count as u64);
+        let mut published = Stamped { messages, next: first, time };
         let recipients = if !state.views.is_empty() {
-            state.append_matching(published, &mut effects)
+            state.append_matching(count, published, &mut effects)
         } else if state.log.keeps_new() {
-            for message in published {
-                state.log.append(message);
-            }
+            state.log.append_all(count, || published.take());
             Recipients::Same(state.unfiltered)
         } else {
             // Nobody takes it and no rule keeps it (PUB-9).
-            effects.unclaimed.extend(published);
+            (0..count).for_each(|_| effects.discard(published.take()));
             Recipients::Same(0)
         };
         self.apply_changes(&mut state, &mut effects);
         self.show_heads(&mut state, &mut awaited);
         self.schedule_sweep(&mut state, time);
         drop(state);
-        for subscription in awaited.into_iter().filter_map(|weak| weak.upgrade()) {
-            subscription.messages_arrived(&mut effects);
+        if !awaited.is_empty() {
+            for subscription in awaited.into_iter().filter_map(|weak| weak.upgrade()) {
+                subscription.messages_arrived(&mut effects);
+            }
         }
-        effects.run(&self.core);
+        effects.run();
         Ok(Appended { first: MessageId::from_u64(first), recipients })
+    }
+
+    /// Existence comes before the shape of messages (section 17 of the rules, ERR-3).
+    pub(crate) fn existence(&self) -> Result<(), PublishReason> {
+        if self.is_deleted() { Err(self.gone()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn gone(&self) -> PublishReason {
+        match self.core.is_closed() {
+            true => PublishReason::Closed,
+            false => PublishReason::NotFound { topic: self.name.to_string() },
+        }
     }
 
     /// Attaches a new subscription: its start is the head of its view at this moment (PUB-8).
@@ -213,7 +220,7 @@ impl TopicShared {
             self.apply_changes(&mut state, &mut effects);
         }
         drop(state);
-        effects.run(&self.core);
+        effects.run();
         drop(removed);
     }
 
@@ -233,11 +240,15 @@ impl TopicShared {
             self.apply_changes(&mut state, &mut effects);
         }
         drop(state);
-        effects.run(&self.core);
+        effects.run();
     }
 
     /// Takes a new configuration over (RET-5, RET-8).
-    pub(crate) fn update(&self, update: &TopicUpdate) -> Result<TopicConfig, AdminError> {
+    pub(crate) fn update(
+        &self,
+        update: &TopicUpdate,
+        reading: Reading,
+    ) -> Result<TopicConfig, AdminError> {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
         if state.deleted {
@@ -246,22 +257,20 @@ impl TopicShared {
         let config = update.applied_to(&state.config);
         config.check(&self.core.limits)?;
         state.configure(config.clone());
-        for subscription in state.subscriptions.values() {
-            subscription.set_retention(state.retention_of(&subscription.config()));
-        }
+        state.spread_retention(reading);
         self.apply_changes(&mut state, &mut effects);
         let last = state.last_publish;
         self.reschedule_sweep(&mut state, last);
         drop(state);
-        effects.run(&self.core);
+        effects.run();
         Ok(config)
     }
 
     /// A subscription's retention has changed: takes it over, with regard to the topic's (RET-2).
-    pub(crate) fn retention_changed(&self, subscription: &SubscriptionShared) {
+    pub(crate) fn retention_changed(&self, subscription: &SubscriptionShared, reading: Reading) {
         let mut state = self.state.lock();
         let retention = state.retention_of(&subscription.config());
-        subscription.set_retention(retention);
+        subscription.set_retention(retention, reading);
         state.least_retention = state.least_retention.min(retention);
         let last = state.last_publish;
         self.reschedule_sweep(&mut state, last);
@@ -269,16 +278,20 @@ impl TopicShared {
 
     /// Nothing is published any more; subscriptions keep their backlog (RES-11), the topic's own
     /// retention ends.
-    pub(crate) fn delete(&self) {
+    pub(crate) fn delete(&self, reading: Reading) {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
         state.deleted = true;
+        state.config.retention = None;
+        state.spread_retention(reading);
+        let last = state.last_publish;
+        self.reschedule_sweep(&mut state, last);
         if let Some(position) = state.retained_from.take() {
             state.log.release_hold(position);
         }
         self.apply_changes(&mut state, &mut effects);
         drop(state);
-        effects.run(&self.core);
+        effects.run();
     }
 
     /// Brings the directory in line with the log.
@@ -288,17 +301,23 @@ impl TopicShared {
         }
         let changes = state.log.take_changes();
         let mut directory = self.directory.write();
-        effects.garbage.extend(changes.into_iter().filter_map(|change| directory.apply(change)));
+        for segment in changes.into_iter().filter_map(|change| directory.apply(change)) {
+            effects.free(segment);
+        }
     }
 
     /// Lets pullers see what was appended, and takes those who wait.
     fn show_heads(&self, state: &mut TopicState, awaited: &mut Awaited) {
         self.view.set_head(state.log.head());
-        awaited.extend(self.view.take_waiting());
+        if self.view.is_awaited() {
+            awaited.append(&mut self.view.take_waiting());
+        }
         for (_, filtered) in state.views.iter_mut().filter(|(_, filtered)| filtered.touched) {
             filtered.touched = false;
             filtered.view.show();
-            awaited.extend(filtered.view.take_waiting());
+            if filtered.view.is_awaited() {
+                awaited.append(&mut filtered.view.take_waiting());
+            }
         }
     }
 
@@ -328,24 +347,43 @@ impl TopicShared {
     }
 }
 
-/// Usually nobody, or one.
-type Awaited = SmallVec<[Weak<SubscriptionShared>; 1]>;
+/// Messages that get their ids and publish time as they are taken.
+struct Stamped<M> {
+    messages: M,
+    next: u64,
+    time: Time,
+}
+
+impl<M: Iterator<Item = Message>> Stamped<M> {
+    #[inline(always)]
+    fn take(&mut self) -> Published {
+        let message = self.messages.next().expect("an iterator has as many as it says");
+        let id = MessageId::from_u64(self.next);
+        self.next += 1;
+        Published { message, id, time: self.time }
+    }
+}
+
+/// Subscriptions that somebody waits on.
+type Awaited = Vec<Weak<SubscriptionShared>>;
 
 impl TopicState {
     fn append_matching(
         &mut self,
-        messages: impl Iterator<Item = Published>,
+        count: usize,
+        mut messages: Stamped<impl Iterator<Item = Message>>,
         effects: &mut Effects,
     ) -> Recipients {
         let mut matching = Vec::new();
-        let mut each = Vec::with_capacity(messages.size_hint().0);
-        for message in messages {
+        let mut each = Vec::with_capacity(count);
+        for _ in 0..count {
+            let message = messages.take();
             matching.clear();
             let attributes = message.message.attributes();
             self.index.matching(|key| attributes.get(key), &mut matching);
             let mut recipients = self.unfiltered;
             if !self.log.keeps_new() && matching.is_empty() {
-                effects.unclaimed.push(message);
+                effects.discard(message);
             } else {
                 let position = self.log.append(message);
                 for &at in &matching {
@@ -438,6 +476,13 @@ impl TopicState {
         Span::round_up(config.effective_retention().max(topic))
     }
 
+    /// Tells every subscription which retention counts now (RET-2, RET-8).
+    fn spread_retention(&mut self, reading: Reading) {
+        for subscription in self.subscriptions.values() {
+            subscription.set_retention(self.retention_of(&subscription.config()), reading);
+        }
+    }
+
     /// Moves the topic's own hold to the first message that is young enough.
     fn drop_retained(&mut self, now: Time) {
         let (Some(from), Some(retention)) = (self.retained_from, self.config.retention) else {
@@ -461,14 +506,18 @@ impl TopicState {
         }
     }
 
-    /// When the next sweep can find something.
+    /// When the next sweep finds something; each subscription has just said when it expects to.
     fn next_sweep(&mut self, now: Time) -> Option<Time> {
         let retentions = self.subscriptions.values().map(|subscription| subscription.retention());
         let own = self.config.retention.map(Span::round_up);
         self.least_retention = retentions.chain(own).min().unwrap_or(Span::FOREVER);
-        let (position, segment) = self.log.first_at_or_above(0)?;
-        let oldest = segment.at(position)?;
-        Some(oldest.time.after(self.least_retention).max(now.after(SWEEP_EVERY)))
+        let dues = self.subscriptions.values().map(|subscription| subscription.retention_due());
+        let retained = self.retained_from.and_then(|from| self.log.first_at_or_above(from));
+        let retained =
+            retained.and_then(|(at, segment)| segment.at(at).map(|message| message.time));
+        let own = retained.zip(own).map(|(time, retention)| time.after(retention));
+        let due = dues.chain(own).min().filter(|due| *due < Time::LAST)?;
+        Some(due.max(now.after(SWEEP_EVERY)))
     }
 }
 
@@ -487,7 +536,7 @@ impl Timed for TopicShared {
             self.sweep_at(&mut state, due);
         }
         drop(state);
-        effects.run(&self.core);
+        effects.run();
     }
 }
 

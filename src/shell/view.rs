@@ -38,11 +38,13 @@ impl View {
         }
     }
 
+    #[inline]
     pub(crate) fn head(&self) -> u64 {
         self.head.load(Ordering::SeqCst)
     }
 
     /// Makes everything below `head` visible to pullers. Called under the topic's lock.
+    #[inline]
     pub(crate) fn set_head(&self, head: u64) {
         // Stored before the flag is read in `take_waiting`; pullers do it the other way round.
         self.head.store(head, Ordering::SeqCst);
@@ -84,11 +86,14 @@ impl View {
         self.waiting.lock().retain(|other| !other.ptr_eq(subscription));
     }
 
-    /// Who has to be told of a publish; nothing if nobody waits.
+    /// Whether somebody may wait. A publisher asks after it has set the head.
+    #[inline]
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.is_awaited.load(Ordering::SeqCst)
+    }
+
+    /// Who has to be told of a publish.
     pub(crate) fn take_waiting(&self) -> Vec<Weak<SubscriptionShared>> {
-        if !self.is_awaited.load(Ordering::SeqCst) {
-            return Vec::new();
-        }
         let mut waiting = self.waiting.lock();
         self.is_awaited.store(false, Ordering::SeqCst);
         std::mem::take(&mut *waiting)

@@ -34,16 +34,22 @@ enum State {
 
 impl Waiters {
     /// Takes a place at the end, or renews the waker of one that is held. Answers whether its owner
-    /// had been told.
-    pub(crate) fn wait(&mut self, ticket: &mut Option<u64>, waker: &Waker) -> bool {
+    /// had been told. Wakers come and go by value: cloning or dropping one may run foreign code,
+    /// which the caller does without the lock (I-7).
+    pub(crate) fn wait(
+        &mut self,
+        ticket: &mut Option<u64>,
+        waker: Waker,
+        old_waker: &mut Option<Waker>,
+    ) -> bool {
         if let Some(place) = ticket.and_then(|ticket| self.find(ticket)) {
             match &mut place.state {
                 State::Waiting(old) => {
-                    old.clone_from(waker);
+                    *old_waker = Some(std::mem::replace(old, waker));
                     return false;
                 }
                 state => {
-                    *state = State::Waiting(waker.clone());
+                    *state = State::Waiting(waker);
                     self.untold += 1;
                     return true;
                 }
@@ -51,7 +57,7 @@ impl Waiters {
         }
         self.next_ticket += 1;
         *ticket = Some(self.next_ticket);
-        let state = State::Waiting(waker.clone());
+        let state = State::Waiting(waker);
         self.queue.push_back(Place { ticket: self.next_ticket, state });
         self.untold += 1;
         self.present += 1;
@@ -59,17 +65,25 @@ impl Waiters {
     }
 
     /// Gives a place up. Answers whether its owner had been told, and so owes the news to another.
-    pub(crate) fn leave(&mut self, ticket: &mut Option<u64>) -> bool {
+    pub(crate) fn leave(
+        &mut self,
+        ticket: &mut Option<u64>,
+        old_waker: &mut Option<Waker>,
+    ) -> bool {
         let Some(place) = ticket.take().and_then(|ticket| self.find(ticket)) else { return false };
         let state = std::mem::replace(&mut place.state, State::Gone);
+        let was_told = matches!(state, State::Told);
         match state {
-            State::Waiting(_) => self.untold -= 1,
+            State::Waiting(waker) => {
+                *old_waker = Some(waker);
+                self.untold -= 1;
+            }
             State::Told => {}
             State::Gone => return false,
         }
         self.present -= 1;
         self.tidy();
-        matches!(state, State::Told)
+        was_told
     }
 
     /// Tells the one that waits longest.
@@ -133,12 +147,12 @@ mod tests {
     fn the_longest_waiting_is_told_first_and_only_once() {
         let mut waiters = Waiters::default();
         let (mut first, mut second) = (None, None);
-        waiters.wait(&mut first, Waker::noop());
-        waiters.wait(&mut second, Waker::noop());
+        waiters.wait(&mut first, Waker::noop().clone(), &mut None);
+        waiters.wait(&mut second, Waker::noop().clone(), &mut None);
         assert!(waiters.tell_one().is_some());
-        assert!(waiters.leave(&mut first), "it had been told");
+        assert!(waiters.leave(&mut first, &mut None), "it had been told");
         assert!(waiters.has_untold());
-        assert!(!waiters.leave(&mut second), "it had not");
+        assert!(!waiters.leave(&mut second, &mut None), "it had not");
         assert!(waiters.tell_one().is_none() && waiters.is_empty());
     }
 
@@ -146,9 +160,9 @@ mod tests {
     fn a_waiter_that_was_told_may_wait_again() {
         let mut waiters = Waiters::default();
         let mut ticket = None;
-        waiters.wait(&mut ticket, Waker::noop());
+        waiters.wait(&mut ticket, Waker::noop().clone(), &mut None);
         assert!(waiters.tell_one().is_some() && waiters.tell_one().is_none());
-        waiters.wait(&mut ticket, Waker::noop());
+        waiters.wait(&mut ticket, Waker::noop().clone(), &mut None);
         assert!(waiters.tell_one().is_some());
     }
 
@@ -156,13 +170,13 @@ mod tests {
     fn many_that_give_up_behind_one_that_stays_leave_no_trace() {
         let mut waiters = Waiters::default();
         let (mut first, mut last) = (None, None);
-        waiters.wait(&mut first, Waker::noop());
+        waiters.wait(&mut first, Waker::noop().clone(), &mut None);
         for _ in 0..1_000 {
             let mut ticket = None;
-            waiters.wait(&mut ticket, Waker::noop());
-            waiters.wait(&mut last, Waker::noop());
-            waiters.leave(&mut ticket);
-            waiters.leave(&mut last);
+            waiters.wait(&mut ticket, Waker::noop().clone(), &mut None);
+            waiters.wait(&mut last, Waker::noop().clone(), &mut None);
+            waiters.leave(&mut ticket, &mut None);
+            waiters.leave(&mut last, &mut None);
         }
         assert!(waiters.queue.len() <= 2 + SLACK);
     }

@@ -1,0 +1,576 @@
+//! The lockstep model: random operations on the bus and on a naive reference must agree.
+//!
+//! Compared are the ids, order and attempts of what is handed out, the outcome of every
+//! settlement, the receipts of publishes and, after each operation, the counts of every
+//! subscription. A seed fixes a run, also which operations are frequent in it. On a mismatch the
+//! seed, the operations and both views are printed; `SIFTBUS_SEED=<n>` runs that seed alone,
+//! `SIFTBUS_SEEDS=<n>` as many from zero. Not here: waiting, streams, expiration, threads.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod naive;
+mod random;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt;
+use naive::{Counts, Lease, Naive};
+use random::Random;
+use siftbus::filter::Filter;
+use siftbus::{
+    AckError, AckId, Bus, Clock, Code, Deliveries, Delivery, Expiration, ManualClock, Message,
+    Subscription, SubscriptionConfig, SubscriptionUpdate, Topic, TopicConfig, TopicUpdate,
+};
+
+const SEEDS: u64 = 600;
+const OPERATIONS: usize = 400;
+/// Subscriptions by slot: two take everything, two share an equal filter, one has its own.
+const FILTERS: [Option<u64>; 5] = [None, None, Some(0), Some(0), Some(1)];
+/// Deliveries and ids in hand; beyond it the oldest are dropped.
+const MAX_HELD: usize = 60;
+
+#[test]
+fn the_bus_agrees_with_the_naive_reference() {
+    let number = |name| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+    };
+    let seeds = match number("SIFTBUS_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIFTBUS_SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        let mut run = Run::new(seed);
+        let result = catch_unwind(AssertUnwindSafe(|| run.all(OPERATIONS)));
+        if let Err(panic) = result {
+            eprintln!("SIFTBUS_SEED={seed}\n{}", run.log.join("\n"));
+            eprintln!("reference: {:#?}", run.naive);
+            for (slot, subscription) in &run.subscriptions {
+                eprintln!("bus, slot {slot}: {:?}", subscription.stats());
+            }
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// A delivery that was handed out and not settled by the run yet; its id may be dead by now.
+struct Held {
+    slot: usize,
+    incarnation: u64,
+    lease: Lease,
+    hold: Hold,
+}
+
+enum Hold {
+    Delivery(Delivery),
+    Id(AckId),
+}
+
+struct Run {
+    random: Random,
+    /// How often each kind of operation is chosen in this run; some never are.
+    weights: [u64; KINDS.len()],
+    log: Vec<String>,
+    naive: Naive,
+    start: SystemTime,
+    clock: ManualClock,
+    bus: Bus,
+    topic: Option<Topic>,
+    subscriptions: BTreeMap<usize, Subscription>,
+    held: Vec<Held>,
+    incarnations: u64,
+    last_id: u64,
+}
+
+type Operation = fn(&mut Run);
+
+const KINDS: [(Operation, u64); 14] = [
+    (Run::publish, 12),
+    (Run::pull, 12),
+    (Run::pull_and_settle_the_batch, 4),
+    (Run::settle_a_delivery, 14),
+    (Run::settle_by_id, 8),
+    (Run::refuse_a_foreign_id, 1),
+    (Run::drop_a_delivery, 4),
+    (Run::advance, 10),
+    (Run::advance_to_an_end, 8),
+    (Run::advance_to_an_expiry, 2),
+    (Run::update, 2),
+    (Run::update_topic, 1),
+    (Run::recreate_a_subscription, 1),
+    (Run::recreate_the_topic, 1),
+];
+
+impl Run {
+    fn new(seed: u64) -> Run {
+        let mut random = Random::new(seed);
+        let clock = ManualClock::new();
+        let bus = Bus::builder().clock(Clock::manual(&clock)).seed(seed).build();
+        let weights = KINDS.map(|(_, usual)| usual * [0, 1, 1, 1, 2, 5][random.below(6) as usize]);
+        Run {
+            random,
+            weights,
+            log: Vec::new(),
+            naive: Naive::default(),
+            start: clock.now(),
+            clock,
+            bus,
+            topic: None,
+            subscriptions: BTreeMap::new(),
+            held: Vec::new(),
+            incarnations: 0,
+            last_id: 0,
+        }
+    }
+
+    fn all(&mut self, operations: usize) {
+        self.create_topic();
+        for slot in 0..FILTERS.len() {
+            self.create_subscription(slot);
+        }
+        self.weights[0] = self.weights[0].max(4);
+        for _ in 0..operations {
+            let kind = self.random.weighted(&self.weights);
+            (KINDS[kind].0)(self);
+            self.compare();
+        }
+    }
+
+    fn compare(&self) {
+        for slot in 0..FILTERS.len() {
+            let counts = self.subscriptions.get(&slot).map(|subscription| {
+                let stats = subscription.stats();
+                Counts {
+                    backlog: stats.backlog,
+                    ready: stats.ready,
+                    delayed: stats.delayed,
+                    outstanding: stats.outstanding,
+                }
+            });
+            assert_eq!(counts, self.naive.counts(slot), "counts of slot {slot}: bus, reference");
+        }
+        if let Some(topic) = &self.topic {
+            let attached = self.naive.subscriptions.values().filter(|s| s.attached).count();
+            assert_eq!(topic.stats().subscriptions, attached, "attached: bus, reference");
+        }
+    }
+
+    fn say(&mut self, text: String) {
+        self.log.push(format!("{:4} at {:8} {text}", self.log.len(), self.naive.now));
+    }
+
+    fn publish(&mut self) {
+        let attributes: Vec<Option<u64>> = match self.random.below(3) {
+            0 => vec![self.attribute()],
+            1 => (0..self.random.below(5) + 1).map(|_| self.attribute()).collect(),
+            _ => (0..self.random.below(40) + 1).map(|_| self.attribute()).collect(),
+        };
+        self.say(format!("publish {attributes:?}"));
+        let messages: Vec<Message> = attributes.iter().map(|k| message(*k)).collect();
+        let Some(topic) = &self.topic else { return };
+        let receipts = if messages.len() == 1 {
+            let receipt = topic.try_publish(messages[0].clone()).unwrap();
+            vec![(receipt.id(), receipt.recipients())]
+        } else {
+            let receipts = topic.try_publish_many(messages).unwrap();
+            receipts.iter().map(|receipt| (receipt.id(), receipt.recipients())).collect()
+        };
+        assert_eq!(receipts.len(), attributes.len(), "PUB-3");
+        for ((id, recipients), attribute) in receipts.into_iter().zip(attributes) {
+            assert!(id.as_u64() > self.last_id, "PUB-4: {id} after {}", self.last_id);
+            self.last_id = id.as_u64();
+            let expected = self.naive.publish(self.last_id, attribute);
+            assert_eq!(recipients, Some(expected), "recipients of {id}: bus, reference");
+        }
+    }
+
+    fn attribute(&mut self) -> Option<u64> {
+        [None, Some(0), Some(1), Some(2)][self.random.below(4) as usize]
+    }
+
+    fn pull(&mut self) {
+        let Some((slot, batch)) = self.pull_batch() else { return };
+        let incarnation = self.naive.subscriptions[&slot].incarnation;
+        for delivery in batch {
+            let lease = lease_of(&delivery);
+            let hold = if self.random.one_in(3) {
+                Hold::Id(delivery.into_ack_id())
+            } else {
+                Hold::Delivery(delivery)
+            };
+            self.held.push(Held { slot, incarnation, lease, hold });
+        }
+        while self.held.len() > MAX_HELD {
+            let oldest = self.held.remove(0);
+            self.release(oldest);
+        }
+    }
+
+    /// Pulls from both and compares what came.
+    fn pull_batch(&mut self) -> Option<(usize, Deliveries)> {
+        let slot = self.slot();
+        let max = match self.random.below(3) {
+            0 => 1,
+            1 => self.random.below(5) + 1,
+            _ => self.random.below(100) + 1,
+        } as usize;
+        self.say(format!("pull {max} from slot {slot}"));
+        let expected = self.naive.pull(slot, max)?;
+        let batch = self.subscriptions[&slot].try_pull(max).unwrap();
+        let came: Vec<Lease> = batch
+            .iter()
+            .map(|d| Lease { message: d.id().as_u64(), attempt: d.attempt() })
+            .collect();
+        assert_eq!(came, expected, "handed out: bus, reference");
+        Some((slot, batch))
+    }
+
+    fn pull_and_settle_the_batch(&mut self) {
+        let Some((slot, batch)) = self.pull_batch() else { return };
+        let incarnation = self.naive.subscriptions[&slot].incarnation;
+        let leases: Vec<Lease> = batch
+            .iter()
+            .map(|d| Lease { message: d.id().as_u64(), attempt: d.attempt() })
+            .collect();
+        let way = self.random.below(4);
+        self.say(format!("  and settle it: {}", ["ack", "nack", "ack even", "drop"][way as usize]));
+        let (acked, settled) = match way {
+            0 => (leases.clone(), Some(batch.ack_all())),
+            1 => (Vec::new(), Some(batch.nack_all())),
+            2 => {
+                let even = leases.iter().copied().filter(|l| l.message % 2 == 0).collect();
+                (even, Some(batch.ack_where(|d| d.id().as_u64() % 2 == 0)))
+            }
+            _ => {
+                drop(batch);
+                (Vec::new(), None)
+            }
+        };
+        if let Some(settled) = settled {
+            let expected = if way == 2 { acked.len() } else { leases.len() };
+            assert_eq!((settled.done, settled.stale), (expected, 0), "the batch was fresh");
+        }
+        for lease in leases {
+            if acked.contains(&lease) {
+                self.naive.ack(slot, incarnation, lease);
+            } else {
+                self.naive.nack(slot, incarnation, lease, 0);
+            }
+        }
+    }
+
+    fn settle_a_delivery(&mut self) {
+        let Some(held) = self.take_held(|hold| matches!(hold, Hold::Delivery(_))) else { return };
+        let Held { slot, incarnation, lease, hold: Hold::Delivery(delivery) } = held else {
+            unreachable!("only deliveries were asked for")
+        };
+        let (way, span) = (self.random.below(4), self.span());
+        let what = ["ack", "nack", "nack after", "set deadline"][way as usize];
+        self.say(format!("{what} ({span}) {lease:?} of slot {slot}.{incarnation}"));
+        let duration = Duration::from_millis(span);
+        let (came, expected) = match way {
+            0 => (delivery.ack().outcome(), self.naive.ack(slot, incarnation, lease)),
+            1 => (delivery.nack().outcome(), self.naive.nack(slot, incarnation, lease, 0)),
+            2 => {
+                let came = delivery.nack_after(duration).outcome();
+                (came, self.naive.nack(slot, incarnation, lease, span))
+            }
+            _ => {
+                let came = delivery.set_deadline(duration).outcome();
+                let hold = Hold::Delivery(delivery);
+                self.held.push(Held { slot, incarnation, lease, hold });
+                (came, self.naive.set_deadline(slot, incarnation, lease, span))
+            }
+        };
+        assert_eq!(in_short(came), expected, "{what}: bus, reference");
+    }
+
+    /// Acks or moves deadlines of several ids at once, some of them stale, some twice.
+    fn settle_by_id(&mut self) {
+        let slot = self.slot();
+        let count = self.random.below(6) + 1;
+        let mut chosen = Vec::new();
+        for _ in 0..count {
+            let Some(held) = self.take_held(|hold| matches!(hold, Hold::Id(_))) else { break };
+            if held.slot == slot {
+                chosen.push(held);
+            } else {
+                self.held.push(held);
+            }
+        }
+        let mut ids: Vec<(AckId, u64, Lease)> = Vec::new();
+        for held in chosen {
+            let Hold::Id(id) = &held.hold else { unreachable!("only ids were asked for") };
+            ids.push((id.clone(), held.incarnation, held.lease));
+            if self.random.one_in(4) {
+                ids.push((id.clone(), held.incarnation, held.lease));
+            }
+            if self.random.one_in(2) {
+                self.held.push(held);
+            }
+        }
+        let Some(subscription) = self.subscriptions.get(&slot) else { return };
+        if ids.is_empty() {
+            return;
+        }
+        let subscription = subscription.clone();
+        let span = self.random.one_in(2).then(|| self.span());
+        let leases: Vec<_> = ids.iter().map(|(_, inc, lease)| (*inc, *lease)).collect();
+        self.say(format!("by id: {span:?} {leases:?} of slot {slot}"));
+        let only_ids: Vec<AckId> = ids.into_iter().map(|(id, _, _)| id).collect();
+        let came = match span {
+            None => subscription.acknowledge(&only_ids).now_or_never(),
+            Some(span) => {
+                let by = Duration::from_millis(span);
+                subscription.modify_ack_deadline(&only_ids, by).now_or_never()
+            }
+        };
+        let came: Vec<naive::Outcome> = came
+            .expect("answers at once")
+            .unwrap()
+            .into_iter()
+            .map(|outcome| in_short(Ok(outcome)))
+            .collect();
+        let expected: Vec<naive::Outcome> = leases
+            .into_iter()
+            .map(|(incarnation, lease)| {
+                let outcome = match span {
+                    None => self.naive.ack(slot, incarnation, lease),
+                    Some(span) => self.naive.set_deadline(slot, incarnation, lease, span),
+                };
+                // ACK-6: ids of a deleted namesake are stale on the new subscription.
+                match outcome {
+                    naive::Outcome::NotFound => naive::Outcome::Stale,
+                    outcome => outcome,
+                }
+            })
+            .collect();
+        assert_eq!(came, expected, "by id: bus, reference");
+    }
+
+    /// ACK-4, ACK-5: one id of another subscription refuses the whole request.
+    fn refuse_a_foreign_id(&mut self) {
+        let Some(held) = self.take_held(|hold| matches!(hold, Hold::Id(_))) else { return };
+        let slot = (held.slot + 1) % FILTERS.len();
+        let Hold::Id(foreign) = held.hold.clone_id() else { unreachable!("an id") };
+        self.held.push(held);
+        let Some(subscription) = self.subscriptions.get(&slot) else { return };
+        let own = self.held.iter().find_map(|held| match &held.hold {
+            Hold::Id(id) if held.slot == slot => Some(id.clone()),
+            _ => None,
+        });
+        let ids: Vec<AckId> = own.into_iter().chain([foreign]).collect();
+        let came = subscription.acknowledge(&ids).now_or_never().expect("answers at once");
+        assert_eq!(came.unwrap_err().code(), Code::InvalidArgument, "a foreign id");
+        self.say(format!("a foreign id for slot {slot} was refused"));
+    }
+
+    fn drop_a_delivery(&mut self) {
+        if let Some(held) = self.take_held(|hold| matches!(hold, Hold::Delivery(_))) {
+            self.release(held);
+        }
+    }
+
+    /// D5: dropping a delivery is a nack; dropping an id is nothing.
+    fn release(&mut self, held: Held) {
+        let Held { slot, incarnation, lease, hold } = held;
+        if let Hold::Delivery(delivery) = hold {
+            self.say(format!("drop {lease:?} of slot {slot}.{incarnation}"));
+            drop(delivery);
+            self.naive.nack(slot, incarnation, lease, 0);
+        }
+    }
+
+    fn advance(&mut self) {
+        let by = match self.random.below(4) {
+            0 => self.random.below(10),
+            1 => self.random.below(2_000),
+            2 => self.random.below(20_000),
+            _ => self.random.below(100_000),
+        };
+        self.advance_by(by);
+    }
+
+    /// To the exact end of a lease or delay, or one millisecond before.
+    fn advance_to_an_end(&mut self) {
+        let ends = self.naive.ends();
+        self.advance_towards(&ends);
+    }
+
+    fn advance_to_an_expiry(&mut self) {
+        let expiries = self.naive.expiries();
+        self.advance_towards(&expiries);
+    }
+
+    fn advance_towards(&mut self, instants: &[u64]) {
+        if instants.is_empty() {
+            return;
+        }
+        let at = instants[self.random.below(instants.len().min(4) as u64) as usize];
+        let short = u64::from(self.random.one_in(3));
+        self.advance_by((at - self.naive.now).saturating_sub(short));
+    }
+
+    fn advance_by(&mut self, by: u64) {
+        self.say(format!("advance {by} ms"));
+        if self.random.one_in(2) {
+            self.clock.advance(Duration::from_millis(by));
+        } else {
+            self.clock.advance_to(self.clock.now() + Duration::from_millis(by));
+        }
+        self.naive.advance(by);
+        let now = self.start + Duration::from_millis(self.naive.now);
+        assert_eq!((self.clock.now(), self.bus.now()), (now, now), "D7: one timeline");
+    }
+
+    fn update(&mut self) {
+        let slot = self.slot();
+        let Some(subscription) = self.subscriptions.get(&slot).cloned() else { return };
+        let (deadline, retention) = match self.random.below(3) {
+            0 => (Some(self.ack_deadline()), None),
+            1 => (None, Some(self.retention())),
+            _ => (Some(self.ack_deadline()), Some(self.retention())),
+        };
+        self.say(format!("update slot {slot}: deadline {deadline:?}, retention {retention:?}"));
+        let mut update = SubscriptionUpdate::new();
+        if let Some(deadline) = deadline {
+            update = update.ack_deadline(Duration::from_millis(deadline));
+        }
+        if let Some(retention) = retention {
+            update = update.retention(Duration::from_millis(retention));
+        }
+        subscription.update(update).now_or_never().expect("answers at once").unwrap();
+        self.naive.update(slot, deadline, retention);
+    }
+
+    fn update_topic(&mut self) {
+        let Some(topic) = self.topic.clone() else { return };
+        let retention = self.topic_retention();
+        self.say(format!("update the topic: retention {retention:?}"));
+        let update = TopicUpdate::new().retention(retention.map(Duration::from_millis));
+        topic.update(update).now_or_never().expect("answers at once").unwrap();
+        self.naive.update_topic(retention);
+    }
+
+    /// Deletes a subscription, or creates it if it is not there.
+    fn recreate_a_subscription(&mut self) {
+        let slot = self.slot();
+        let Some(subscription) = self.subscriptions.remove(&slot) else {
+            return self.create_subscription(slot);
+        };
+        self.say(format!("delete slot {slot}"));
+        subscription.delete().now_or_never().expect("answers at once").unwrap();
+        self.naive.subscriptions.remove(&slot);
+        assert_eq!(subscription.try_pull(1).unwrap_err().code(), Code::NotFound, "LS-18");
+        if self.random.one_in(2) {
+            self.create_subscription(slot);
+        }
+    }
+
+    /// Deletes the topic, or creates it if it is not there.
+    fn recreate_the_topic(&mut self) {
+        let Some(topic) = self.topic.take() else { return self.create_topic() };
+        self.say("delete the topic".to_owned());
+        topic.delete().now_or_never().expect("answers at once").unwrap();
+        self.naive.delete_topic();
+        assert_eq!(topic.try_publish("x").unwrap_err().code(), Code::NotFound, "PUB-10");
+        if self.random.one_in(2) {
+            self.create_topic();
+        }
+    }
+
+    fn create_topic(&mut self) {
+        let retention = self.topic_retention();
+        self.say(format!("create the topic, retention {retention:?}"));
+        let mut config = TopicConfig::new();
+        if let Some(retention) = retention {
+            config = config.retention(Duration::from_millis(retention));
+        }
+        let created = self.bus.create_topic("topic", config).now_or_never();
+        self.topic = Some(created.expect("answers at once").unwrap());
+        self.naive.create_topic(retention);
+    }
+
+    fn create_subscription(&mut self, slot: usize) {
+        let Some(topic) = self.topic.clone() else { return };
+        let (deadline, retention) = (self.ack_deadline(), self.retention());
+        self.incarnations += 1;
+        let incarnation = self.incarnations;
+        self.say(format!("create slot {slot}.{incarnation}: {deadline}, {retention}"));
+        let mut config = SubscriptionConfig::new()
+            .ack_deadline(Duration::from_millis(deadline))
+            .retention(Duration::from_millis(retention))
+            .expiration(Expiration::Never);
+        if let Some(k) = FILTERS[slot] {
+            config = config.filter(Filter::eq("k", &k.to_string()));
+        }
+        let created = topic.subscribe(&format!("slot{slot}"), config).now_or_never();
+        self.subscriptions.insert(slot, created.expect("answers at once").unwrap());
+        let reference = naive::Subscription::new(incarnation, FILTERS[slot], deadline, retention);
+        self.naive.create(slot, reference);
+    }
+
+    fn slot(&mut self) -> usize {
+        self.random.below(FILTERS.len() as u64) as usize
+    }
+
+    fn take_held(&mut self, wanted: impl Fn(&Hold) -> bool) -> Option<Held> {
+        let fits: Vec<usize> =
+            (0..self.held.len()).filter(|at| wanted(&self.held[*at].hold)).collect();
+        if fits.is_empty() {
+            return None;
+        }
+        let at = fits[self.random.below(fits.len() as u64) as usize];
+        Some(self.held.remove(at))
+    }
+
+    /// A new deadline or delay, zero now and then.
+    fn span(&mut self) -> u64 {
+        [0, 1, 5, 500, 10_000, 10_001, 60_000][self.random.below(7) as usize]
+    }
+
+    fn ack_deadline(&mut self) -> u64 {
+        [1, 5, 100, 10_000, 30_000][self.random.below(5) as usize]
+    }
+
+    fn retention(&mut self) -> u64 {
+        [1_000, 20_000, 100_000, 1_000_000][self.random.below(4) as usize]
+    }
+
+    fn topic_retention(&mut self) -> Option<u64> {
+        [None, None, Some(500), Some(50_000)][self.random.below(4) as usize]
+    }
+}
+
+impl Hold {
+    fn clone_id(&self) -> Hold {
+        match self {
+            Hold::Id(id) => Hold::Id(id.clone()),
+            Hold::Delivery(delivery) => Hold::Id(delivery.ack_id()),
+        }
+    }
+}
+
+fn message(k: Option<u64>) -> Message {
+    match k {
+        Some(k) => Message::new("x").with_attribute("k", k.to_string()),
+        None => Message::new("x"),
+    }
+}
+
+fn lease_of(delivery: &Delivery) -> Lease {
+    Lease { message: delivery.id().as_u64(), attempt: delivery.attempt() }
+}
+
+fn in_short(came: Result<siftbus::Outcome, AckError>) -> naive::Outcome {
+    match came {
+        Ok(siftbus::Outcome::Done) => naive::Outcome::Done,
+        Ok(siftbus::Outcome::Stale) => naive::Outcome::Stale,
+        Ok(other) => panic!("{other:?} without exactly-once"),
+        Err(error) => {
+            assert_eq!(error.code(), Code::NotFound, "{error}");
+            naive::Outcome::NotFound
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Section 4: filters (FIL) as subscriptions apply them. The language itself has its own tests.
+
+use siftbus::filter::Filter;
+use siftbus::{Message, Subscription, SubscriptionConfig, SubscriptionUpdate};
+
+use crate::support::{MINUTE, World, drain, nothing_ready, take_one};
+
+#[tokio::test(start_paused = true)]
+async fn fil_01_filters_look_at_attributes_only() {
+    let w = World::new().await;
+    let equal = filtered(&w, "equal", "attributes.kind = \"a\"").await;
+    let other = filtered(&w, "other", "attributes.kind != \"a\"").await;
+    let has = filtered(&w, "has", "attributes:kind").await;
+    let prefix = filtered(&w, "prefix", "hasPrefix(attributes.kind, \"a\")").await;
+    let all = filtered(&w, "all", "").await;
+    let m = |text: &'static str, kind| Message::new(text).with_attribute("kind", kind);
+    w.topic.publish_many([m("1", "a"), m("2", "ab"), m("3", "")]).await.unwrap();
+    w.topic.publish(Message::new("kind = a").with_ordering_key("a")).await.unwrap();
+    // FIL-1: `!=` is the negation of `=`, so it also takes a message without the attribute.
+    assert_eq!(drain(&equal), ["1"]);
+    assert_eq!(drain(&other), ["2", "3", "kind = a"]);
+    assert_eq!(drain(&has), ["1", "2", "3"]);
+    assert_eq!(drain(&prefix), ["1", "2"]);
+    assert_eq!(drain(&all), ["1", "2", "3", "kind = a"]);
+    assert_eq!(drain(&w.worker), ["1", "2", "3", "kind = a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fil_02_a_message_that_does_not_match_never_counts() {
+    let w = World::new().await;
+    let wanted = SubscriptionConfig::new().filter(Filter::eq("k", "wanted"));
+    let wanted = w.topic.subscribe("wanted", wanted).await.unwrap();
+    w.worker.delete().await.unwrap();
+    let message = |value| Message::new("x").with_attribute("k", value);
+    let receipt = w.topic.publish(message("unwanted")).await.unwrap();
+    // FIL-2: acknowledged at publish: no backlog, no recipient, nothing retained.
+    assert_eq!(receipt.recipients(), Some(0));
+    assert_eq!(wanted.stats().backlog, 0);
+    assert_eq!(w.topic.stats().retained_messages, 0);
+    assert!(nothing_ready(&wanted));
+    let receipt = w.topic.publish(message("wanted")).await.unwrap();
+    assert_eq!(receipt.recipients(), Some(1));
+    assert_eq!(take_one(&wanted).attempt(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fil_02_leases_of_a_filtered_subscription_are_like_any_others() {
+    // D2: nothing else may tell a filtered view from the log.
+    let w = World::new().await;
+    let odd = filtered(&w, "odd", "attributes.parity = \"odd\"").await;
+    let twin = filtered(&w, "twin", "attributes.parity = \"odd\"").await;
+    for text in ["1", "2", "3", "4", "5"] {
+        let parity = if text.as_bytes()[0] % 2 == 1 { "odd" } else { "even" };
+        w.topic.publish(Message::new(text).with_attribute("parity", parity)).await.unwrap();
+    }
+    take_one(&odd).nack().await.unwrap();
+    assert_eq!((odd.stats().backlog, twin.stats().backlog), (3, 3));
+    assert_eq!(drain(&odd), ["1", "3", "5"]);
+    take_one(&twin).into_ack_id();
+    assert_eq!(drain(&twin), ["3", "5"]);
+    w.clock.advance(MINUTE);
+    assert_eq!(drain(&twin), ["1"]);
+    assert_eq!(w.worker.stats().backlog, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fil_02_filtered_subscriptions_alone_on_a_topic_get_every_match() {
+    let w = World::new().await;
+    w.worker.delete().await.unwrap();
+    let odd = filtered(&w, "odd", "attributes.parity = \"odd\"").await;
+    let parity = |i: u64| if i % 2 == 1 { "odd" } else { "even" };
+    for batch in [1, 2, 7, 8, 9, 64, 300, 1_000] {
+        let messages = (0..batch).map(|i| Message::new("x").with_attribute("parity", parity(i)));
+        let receipts = w.topic.publish_many(messages).await.unwrap();
+        let expected: Vec<_> =
+            receipts.iter().filter(|r| r.recipients() == Some(1)).map(|r| r.id()).collect();
+        assert_eq!(expected.len() as u64, batch / 2);
+        // FIL-1, I-1: nobody else keeps the messages, and still none is missing.
+        let came = odd.try_pull(1_000).unwrap();
+        assert_eq!(came.iter().map(|d| d.id()).collect::<Vec<_>>(), expected, "batch of {batch}");
+        came.ack_all();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fil_03_the_filter_is_fixed_at_creation_and_shown_as_given() {
+    let w = World::new().await;
+    let text = "  attributes:a  AND ( attributes:b )";
+    let worker = filtered(&w, "filtered", text).await;
+    let update = SubscriptionUpdate::new().ack_deadline(MINUTE);
+    let config = worker.update(update).await.unwrap();
+    // FIL-3: an update has no way to name it; the text stays as given (filter.md, rule 11).
+    assert_eq!(config.filter.source(), text);
+    assert_eq!(worker.config().filter.source(), text);
+    // One that says the same in other words keeps its own (D2: they may share a view).
+    let twin = filtered(&w, "twin", "attributes:a AND attributes:b").await;
+    w.topic.publish(Message::new("x").with_attributes([("a", ""), ("b", "")])).await.unwrap();
+    assert_eq!((drain(&worker), drain(&twin)), (vec!["x".into()], vec!["x".into()]));
+    assert_eq!(worker.config().filter.source(), text);
+    assert_eq!(twin.config().filter.source(), "attributes:a AND attributes:b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fil_04_a_filter_that_breaks_the_grammar_is_refused() {
+    for bad in ["attributes.k = v", "a AND b OR c", "attributes.k", "(attributes:k", "data = \"x\""]
+    {
+        assert!(Filter::parse(bad).is_err(), "{bad}"); // FIL-4, ERR-12
+    }
+    let long = format!("{}attributes:k", " ".repeat(256));
+    assert!(Filter::parse(&long).is_err()); // FIL-4, LIM-21, counted before trimming
+}
+
+async fn filtered(w: &World, name: &str, text: &str) -> Subscription {
+    let config = SubscriptionConfig::new().filter(Filter::parse(text).unwrap());
+    w.topic.subscribe(name, config).await.unwrap()
+}
