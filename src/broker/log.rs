@@ -119,7 +119,7 @@ impl TopicLog {
     }
 
     /// Bytes of the messages in memory, counted as `Message::size`.
-    #[cfg(test)]
+    #[cfg(all(test, not(siftbus_loom)))]
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }

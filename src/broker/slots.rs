@@ -237,6 +237,8 @@ mod loom_tests {
         loom::model(|| {
             let mut tail = Tail::new(0, 2);
             let segment = Arc::clone(tail.segment());
+            // The count of a std `Arc` is invisible to loom: the last owner is dropped after join.
+            let last = Arc::clone(&segment);
             let reader = loom::thread::spawn(move || {
                 for slot in 0..segment.len() {
                     assert_eq!(segment.get(slot), Some(&Box::new(slot)));
@@ -246,6 +248,7 @@ mod loom_tests {
             tail.push(Box::new(1)).expect("free");
             drop(tail);
             reader.join().expect("the reader saw published slots only");
+            drop(last);
         });
     }
 }
