@@ -113,6 +113,7 @@
 
 mod ack_id;
 mod attributes;
+mod audit;
 mod broker;
 mod bus;
 mod clock;
@@ -136,6 +137,7 @@ mod topic;
 
 pub use ack_id::{AckId, ParseAckIdError};
 pub use attributes::{AttributeIter, Attributes};
+pub use audit::{Account, Audit, SubscriptionAudit, TopicAudit};
 pub use bus::{Bus, BusBuilder, Elapsed};
 pub use clock::{Clock, ManualClock};
 pub use config::{

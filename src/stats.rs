@@ -32,4 +32,6 @@ pub struct SubscriptionStats {
     pub expired_leases: u64,
     /// Messages dropped because their retention had passed, since creation.
     pub expired_messages: u64,
+    /// Messages of the topic that the filter did not let through, since creation.
+    pub filtered_out: u64,
 }

@@ -8,6 +8,8 @@
 //! Readers find segments through a [`Directory`], which the shell keeps behind a lock of its own;
 //! the log answers with [`Change`]s to it. The log knows nothing of subscriptions.
 
+pub(crate) mod audit;
+
 use std::collections::BTreeMap;
 
 use smallvec::SmallVec;

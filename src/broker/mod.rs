@@ -7,6 +7,7 @@
 pub(crate) mod chunks;
 pub(crate) mod deadlines;
 pub(crate) mod lease;
+pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod owners;
 pub(crate) mod slots;

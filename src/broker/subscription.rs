@@ -9,11 +9,14 @@
 //!
 //! Indices are those of the subscription's view: positions of the log for an unfiltered one.
 
+mod audit;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::deadlines::{Deadlines, Run};
 use super::lease::{Phase, Word};
+use super::ledger::Ledger;
 use super::owners::Owners;
 use super::window::Window;
 use crate::time::{Span, Time};
@@ -93,7 +96,7 @@ pub(crate) struct SubscriptionState {
     to_unpin: Vec<u64>,
     redeliveries: u64,
     expired_leases: u64,
-    expired_messages: u64,
+    ledger: Ledger,
 }
 
 impl SubscriptionState {
@@ -115,7 +118,7 @@ impl SubscriptionState {
             to_unpin: Vec::new(),
             redeliveries: 0,
             expired_leases: 0,
-            expired_messages: 0,
+            ledger: Ledger::default(),
         }
     }
 
@@ -148,8 +151,8 @@ impl SubscriptionState {
         self.expired_leases
     }
 
-    pub(crate) fn expired_messages(&self) -> u64 {
-        self.expired_messages
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Whether a lease would hand something out.
@@ -254,7 +257,7 @@ impl SubscriptionState {
                 return false;
             }
             *work -= 1;
-            self.expired_messages += 1;
+            self.ledger.expired += 1;
             if oldest < self.window.cursor() {
                 self.drop_expired(oldest, backlog);
             } else {
@@ -435,6 +438,7 @@ impl SubscriptionState {
             }
             Phase::Done | Phase::Ready | Phase::Delayed => return Settled::Stale,
         }
+        self.ledger.acked += 1;
         if self.window.finish(id.index) {
             self.to_unpin.push(id.index);
         }
@@ -466,6 +470,7 @@ impl SubscriptionState {
                     count += 1;
                 }
                 self.leased -= count;
+                self.ledger.acked += count;
                 self.window.finish_run(count);
             }
             if count == 0

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use dashmap::DashMap;
 
+use super::books::Books;
 use super::driver;
 use super::subscription::SubscriptionShared;
 use super::timers::{Need, Timers};
@@ -25,6 +26,7 @@ pub(crate) struct BusCore {
     pub(crate) timeline: Timeline,
     pub(crate) timers: Arc<Timers>,
     pub(crate) events: EventSource,
+    pub(crate) books: Books,
     topics: DashMap<Arc<str>, Arc<TopicShared>>,
     subscriptions: DashMap<Arc<str>, Arc<SubscriptionShared>>,
     /// The newest instant that any call has seen.
@@ -44,6 +46,7 @@ impl BusCore {
             seed,
             timers: Arc::new(Timers::new()),
             events: EventSource::new(),
+            books: Books::new(),
             topics: DashMap::new(),
             subscriptions: DashMap::new(),
             latest: AtomicU64::new(timeline.read().now.as_millis()),
@@ -105,6 +108,11 @@ impl BusCore {
     /// The first of `count` consecutive message ids.
     pub(crate) fn take_ids(&self, count: u64) -> u64 {
         self.next_message.fetch_add(count, Ordering::Relaxed)
+    }
+
+    /// How many message ids were given out.
+    pub(crate) fn ids_taken(&self) -> u64 {
+        self.next_message.load(Ordering::Relaxed) - 1
     }
 
     /// A number that no other object of this bus has.
@@ -266,10 +274,11 @@ impl BusCore {
     }
 
     /// Ends everything: every waiter gets an error, every message is given back (D23).
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(self: &Arc<Self>) {
         if self.closed.swap(true, Ordering::SeqCst) {
             return;
         }
+        crate::audit::at_close(self);
         for subscription in self.subscriptions() {
             subscription.close();
         }

@@ -4,6 +4,8 @@
 //! to
 //! be woken after, and when the topic has to be told that less is needed.
 
+pub(crate) mod audit;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Weak;
 use std::task::Waker;
@@ -17,6 +19,7 @@ use super::topic::TopicShared;
 use super::view::View;
 use super::waiters::Waiters;
 use crate::ack_id::AckId;
+use crate::broker::ledger::Ledger;
 use crate::broker::log::{Directory, Segment};
 use crate::broker::subscription::{
     Backlog, LeaseId, LeaseOptions, Leased, Meta, Settled, SubscriptionState,
@@ -49,6 +52,7 @@ pub(crate) struct SubscriptionShared {
 
 struct State {
     broker: SubscriptionState,
+    start: Start,
     config: SubscriptionConfig,
     ack_deadline: Span,
     retention: Span,
@@ -97,6 +101,15 @@ pub(crate) struct Moves {
 pub(crate) struct Kept {
     pub(crate) low: u64,
     pub(crate) pinned: Vec<u64>,
+    pub(crate) ledger: Ledger,
+}
+
+/// What the view had accepted, and the topic published, when a subscription was attached: its books
+/// begin there.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Start {
+    pub(crate) accepted: u64,
+    pub(crate) published: u64,
 }
 
 /// What a caller wants to be done with a delivery.
@@ -146,6 +159,7 @@ impl SubscriptionShared {
         let head = view.head();
         let state = State {
             broker: SubscriptionState::new(head, retention),
+            start: Start::default(),
             ack_deadline: Span::round_up(config.ack_deadline),
             retention,
             expiration: expiration_of(&config),
@@ -222,7 +236,9 @@ impl SubscriptionShared {
 
     pub(crate) fn stats(&self) -> SubscriptionStats {
         let reading = self.core.read();
+        let (published, accepted) = self.topic.taken_in(&self.view.filter);
         let Ok(state) = self.enter(reading) else { return SubscriptionStats::default() };
+        let accepted = accepted.saturating_sub(state.start.accepted);
         let head = self.view.head();
         let broker = &state.broker;
         let backlog = broker.backlog(head);
@@ -233,7 +249,8 @@ impl SubscriptionShared {
             delayed: broker.delayed(),
             redeliveries: broker.redeliveries(),
             expired_leases: broker.expired_leases(),
-            expired_messages: broker.expired_messages(),
+            expired_messages: broker.ledger().expired,
+            filtered_out: (published - state.start.published).saturating_sub(accepted),
         }
     }
 
@@ -534,7 +551,10 @@ impl SubscriptionShared {
     pub(crate) fn forget_everything(&self, effects: &mut Effects) -> Kept {
         let mut state = self.state.lock();
         let low = state.told_low;
-        let stragglers = state.broker.end(self.view.head());
+        let head = self.view.head();
+        let mut ledger = *state.broker.ledger();
+        ledger.removed += state.broker.backlog(head);
+        let stragglers = state.broker.end(head);
         if let Some(segment) = state.cached.take() {
             effects.free(segment);
         }
@@ -542,7 +562,7 @@ impl SubscriptionShared {
             true => Some(index),
             false => state.stragglers.get(&index).copied(),
         });
-        Kept { low, pinned: pinned.collect() }
+        Kept { low, pinned: pinned.collect(), ledger }
     }
 
     /// Called by the topic, under its lock, to learn what has changed.

@@ -3,6 +3,8 @@
 //! Everything that decides who gets which message happens under this one lock, so that appends and
 //! cuts are one order (L1). It is released before anybody is woken and before anything is freed.
 
+mod audit;
+
 use std::collections::BTreeMap;
 use std::sync::Weak;
 
@@ -13,6 +15,7 @@ use super::effects::Effects;
 use super::subscription::SubscriptionShared;
 use super::timers::{Key, Rank, Timed};
 use super::view::{FilteredView, View};
+use crate::broker::ledger::TopicLedger;
 use crate::broker::log::{Directory, TopicLog};
 use crate::clock::Reading;
 use crate::error::{AdminError, PublishReason, Resource};
@@ -53,6 +56,7 @@ struct TopicState {
     /// No message in the log is of interest to retention for less than this.
     least_retention: Span,
     sweep: Option<Key>,
+    ledger: TopicLedger,
 }
 
 /// Who got the messages of one publish.
@@ -61,6 +65,16 @@ pub(crate) enum Recipients {
     /// Each message went to as many.
     Same(usize),
     Each(Vec<usize>),
+}
+
+impl Recipients {
+    /// Of `count` messages together.
+    fn total(&self, count: usize) -> u64 {
+        match self {
+            Recipients::Same(each) => (*each as u64) * (count as u64),
+            Recipients::Each(each) => each.iter().map(|&recipients| recipients as u64).sum(),
+        }
+    }
 }
 
 /// What a publish answers, before it is dressed up.
@@ -89,11 +103,13 @@ impl TopicShared {
                 retained_from: None,
                 least_retention: Span::FOREVER,
                 sweep: None,
+                ledger: TopicLedger::default(),
             }),
             directory: RwLock::new(Directory::default()),
             view: Arc::new(View::new(Filter::all())),
         });
         topic.state.lock().configure(config);
+        core.books.enter(topic.id, &topic.me);
         topic
     }
 
@@ -123,6 +139,12 @@ impl TopicShared {
         }
     }
 
+    /// What was published here, and what of it the view of a filter accepted.
+    pub(crate) fn taken_in(&self, filter: &Filter) -> (u64, u64) {
+        let state = self.state.lock();
+        (state.ledger.published, state.accepted_by(filter))
+    }
+
     /// Appends messages for all who match; gives them back if it cannot.
     #[inline]
     pub(crate) fn publish<M: ExactSizeIterator<Item = Message>>(
@@ -146,12 +168,16 @@ impl TopicShared {
             state.append_matching(count, published, &mut effects)
         } else if state.log.keeps_new() {
             state.log.append_all(count, || published.take());
+            state.ledger.appended += count as u64;
             Recipients::Same(state.unfiltered)
         } else {
             // Nobody takes it and no rule keeps it (PUB-9).
             (0..count).for_each(|_| effects.discard(published.take()));
+            state.ledger.unclaimed += count as u64;
             Recipients::Same(0)
         };
+        state.ledger.published += count as u64;
+        state.ledger.owed += recipients.total(count);
         self.apply_changes(&mut state, &mut effects);
         self.show_heads(&mut state, &mut awaited);
         self.schedule_sweep(&mut state, time);
@@ -201,6 +227,7 @@ impl TopicShared {
         state.least_retention = state.least_retention.min(retention);
         let subscription =
             SubscriptionShared::new(topic, view, filter.is_all(), name, config, retention, reading);
+        subscription.begin_books(state.accepted_by(&filter), state.ledger.published);
         state.subscriptions.insert(subscription.incarnation, Arc::clone(&subscription));
         Ok(subscription)
     }
@@ -211,7 +238,10 @@ impl TopicShared {
         let mut state = self.state.lock();
         let removed = state.subscriptions.remove(&subscription.incarnation);
         if removed.is_some() {
+            let accepted = state.accepted(subscription);
             let kept = subscription.forget_everything(&mut effects);
+            state.ledger.past_accepted += accepted;
+            state.ledger.past.add(&kept.ledger);
             for position in kept.pinned {
                 state.log.unpin(position);
             }
@@ -384,11 +414,14 @@ impl TopicState {
             let mut recipients = self.unfiltered;
             if !self.log.keeps_new() && matching.is_empty() {
                 effects.discard(message);
+                self.ledger.unclaimed += 1;
             } else {
                 let position = self.log.append(message);
+                self.ledger.appended += 1;
                 for &at in &matching {
                     let Some(filtered) = self.views.get_mut(at) else { continue };
                     filtered.view.push(position);
+                    filtered.accepted += 1;
                     filtered.touched = true;
                     self.log.pin(position);
                     recipients += filtered.subscriptions();
@@ -542,9 +575,13 @@ impl Timed for TopicShared {
 
 impl Drop for TopicShared {
     fn drop(&mut self) {
-        if let Some(key) = self.state.lock().sweep {
+        let state = self.state.lock();
+        let (sweep, ledger) = (state.sweep, state.ledger);
+        drop(state);
+        if let Some(key) = sweep {
             self.core.timers.cancel(key);
         }
+        self.core.books.leave(self.id, &ledger);
     }
 }
 

@@ -65,6 +65,12 @@ impl View {
         self.positions.lock().get(index).copied()
     }
 
+    /// Every position that is kept, lowest first.
+    pub(crate) fn positions(&self) -> Vec<u64> {
+        let positions = self.positions.lock();
+        (positions.first()..positions.end()).filter_map(|i| positions.get(i).copied()).collect()
+    }
+
     /// Removes the positions below `index`; answers them.
     pub(crate) fn drop_below(&self, index: u64) -> Vec<u64> {
         let mut positions = self.positions.lock();
@@ -108,12 +114,14 @@ pub(crate) struct FilteredView {
     lows: std::collections::BTreeMap<u64, u32>,
     /// Has had a match in the publish that is under way.
     pub(crate) touched: bool,
+    /// Matches so far, counted for the audit.
+    pub(crate) accepted: u64,
 }
 
 impl FilteredView {
     pub(crate) fn new(filter: Filter) -> Self {
         let view = Arc::new(View::new(filter));
-        Self { view, lows: std::collections::BTreeMap::new(), touched: false }
+        Self { view, lows: std::collections::BTreeMap::new(), touched: false, accepted: 0 }
     }
 
     pub(crate) fn subscriptions(&self) -> usize {

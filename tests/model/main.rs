@@ -138,6 +138,9 @@ impl Run {
     }
 
     fn compare(&self) {
+        if self.log.len().is_multiple_of(7) {
+            self.bus.audit().assert_balanced();
+        }
         for slot in 0..FILTERS.len() {
             let counts = self.subscriptions.get(&slot).map(|subscription| {
                 let stats = subscription.stats();

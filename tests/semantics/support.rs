@@ -63,6 +63,15 @@ impl World {
     }
 }
 
+/// Whatever a test has done, nothing was lost on the way (LIB-40).
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.bus.audit().assert_balanced();
+        }
+    }
+}
+
 pub(crate) fn manual_bus(limits: Limits) -> (ManualClock, Bus) {
     let clock = ManualClock::new();
     let bus = Bus::builder().clock(Clock::manual(&clock)).limits(limits).build();

@@ -1,0 +1,79 @@
+//! A subscription held still for an audit.
+
+use super::{Start, State, SubscriptionShared};
+use crate::broker::ledger::{Ledger, Places};
+use crate::broker::log::audit::Needs;
+use crate::broker::subscription::Backlog;
+use crate::sync::MutexGuard;
+
+/// A subscription whose lock is held: nothing is leased or settled meanwhile.
+pub(crate) struct LockedSubscription<'a> {
+    pub(crate) shared: &'a SubscriptionShared,
+    state: MutexGuard<'a, State>,
+}
+
+impl SubscriptionShared {
+    /// To be called under the topic's lock.
+    pub(crate) fn hold_still(&self) -> LockedSubscription<'_> {
+        LockedSubscription { shared: self, state: self.state.lock() }
+    }
+
+    /// Called by the topic, under its lock, when the subscription is attached.
+    pub(crate) fn begin_books(&self, accepted: u64, published: u64) {
+        self.state.lock().start = Start { accepted, published };
+    }
+
+    /// What the view had accepted before this subscription.
+    pub(crate) fn accepted_before(&self) -> u64 {
+        self.state.lock().start.accepted
+    }
+}
+
+impl LockedSubscription<'_> {
+    pub(crate) fn accepted_before(&self) -> u64 {
+        self.state.start.accepted
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        *self.state.broker.ledger()
+    }
+
+    /// Where its messages are, and what the counts say differently.
+    pub(crate) fn places(&self) -> (Places, Vec<String>) {
+        self.state.broker.audit(self.shared.view.head())
+    }
+
+    /// Adds what it keeps in the log of its topic.
+    pub(crate) fn collect_needs(&self, needs: &mut Needs) {
+        let stragglers = self.state.broker.pinned_stragglers().into_iter();
+        if self.shared.is_unfiltered {
+            needs.hold(self.state.told_low);
+            stragglers.for_each(|position| needs.pin(position));
+        } else {
+            let positions = stragglers.filter_map(|at| self.state.stragglers.get(&at));
+            positions.for_each(|&position| needs.pin(position));
+        }
+    }
+
+    /// Messages that are still to be delivered and that the log does not have.
+    pub(crate) fn missing(&mut self) -> u64 {
+        let head = self.shared.view.head();
+        let live: Vec<u64> = self.state.broker.live_indices().collect();
+        let fresh = self.state.broker.cursor()..head;
+        let (_, mut reader) = self.shared.reader(&mut self.state);
+        live.into_iter().chain(fresh).filter(|&index| reader.meta(index).is_none()).count() as u64
+    }
+}
+
+#[cfg(test)]
+impl SubscriptionShared {
+    /// Loses a message without a trace, so that tests can see the audit notice.
+    pub(crate) fn lose_one(&self) {
+        self.state.lock().broker.lose_one();
+    }
+
+    /// Lets the topic believe that less is needed than is.
+    pub(crate) fn lose_hold(&self) {
+        self.state.lock().told_low += 1;
+    }
+}
