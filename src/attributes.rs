@@ -1,20 +1,18 @@
-//! The attributes of a message: a small map of strings, packed in place or into one allocation.
+//! The attributes of a message: a small map of strings, packed into one run of bytes.
 //!
-//! Built once, read often, shared by every subscription. Keys and values are borrowed from the one
-//! buffer: two short attributes cost no allocation and no shared count. Limits are not checked
-//! here but at publish (`limits.rs`), so that whatever a program
-//! makes can be named in the error it gets.
+//! Built once, read often, shared by every subscription. Keys and values are borrowed from the
+//! bytes, which lie in an arena (`arena.rs`): a message costs no allocation for them. Limits are
+//! not checked here but at publish (`limits.rs`), so that whatever a program makes can be named in
+//! the error it gets.
 
-use std::cell::RefCell;
 use std::fmt;
 
-use crate::sync::Arc;
+use crate::arena::{Slice, Writer};
 
 /// String keys with string values, each key at most once.
 ///
-/// Cheap to clone: up to 30 bytes lie in place, more in an allocation that clones share.
-/// Iteration is in the order in which the keys were
-/// first given; of two values for one key, the last counts.
+/// Cheap to clone: clones share the bytes. Iteration is in the order in which the keys were first
+/// given; of two values for one key, the last counts.
 ///
 /// ```
 /// use siftbus::Attributes;
@@ -24,41 +22,30 @@ use crate::sync::Arc;
 /// assert_eq!(attributes.len(), 2);
 /// assert!(!attributes.contains_key("Region"), "keys are case-sensitive");
 /// ```
+///
 #[derive(Clone, Default)]
-pub struct Attributes(Packed);
+pub struct Attributes(Slice);
 
-/// Few and short attributes lie in place; otherwise, and if there is an ordering key, in one
-/// shared allocation. A message keeps its ordering key here too, so that it takes no place of its
-/// own; it is no part of the attributes.
-#[derive(Clone)]
-enum Packed {
-    /// `len(key) len(value) key value` for each of `count` pairs; lengths are one byte.
-    Inline { count: u8, bytes: [u8; INLINE] },
-    /// `count len(ordering key) ordering key`, then pairs as above; numbers are four bytes.
-    Shared(Arc<[u8]>),
-}
+// The bytes are: the number of pairs with the mark `ODD`, and the size of all strings, four bytes
+// each; the ordering key with its length before it; then for each pair the length of key and value,
+// key, value. A message keeps its ordering key here, so that it takes no place of its own; it is no
+// part of the attributes.
 
-/// Bytes in place: as many as make [`Packed`] 32 bytes.
-const INLINE: usize = 30;
-/// Bytes of a number in a shared allocation.
-const NUMBER: usize = size_of::<u32>();
-/// Bytes before the ordering key there.
-const HEAD: usize = 2 * NUMBER;
-
-impl Default for Packed {
-    fn default() -> Self {
-        Packed::NONE
-    }
-}
-
-impl Packed {
-    const NONE: Packed = Packed::Inline { count: 0, bytes: [0; INLINE] };
-}
+/// Bytes before the ordering key: number of pairs, size.
+const HEAD: usize = 2 * size_of::<u32>();
+/// A length of at least this much is written as this byte and four more.
+const LONG: u8 = u8::MAX;
+/// Some key is empty or starts with `goog`, or some string is `LONG`: limits have to look closely.
+const ODD: u32 = 1 << 31;
+/// What keys of a publisher must not begin with (LIM-6).
+pub(crate) const RESERVED_KEY_PREFIX: &str = "goog";
+/// What is not odd has no longer string than this.
+pub(crate) const MAX_EVEN_BYTES: usize = LONG as usize - 1;
 
 impl Attributes {
     /// No attributes.
     pub const fn new() -> Self {
-        Self(Packed::NONE)
+        Self(Slice::EMPTY)
     }
 
     /// The value of a key.
@@ -75,10 +62,7 @@ impl Attributes {
     /// How many attributes there are.
     #[inline]
     pub fn len(&self) -> usize {
-        match &self.0 {
-            Packed::Inline { count, .. } => usize::from(*count),
-            Packed::Shared(packed) => take_number(&mut &**packed).unwrap_or_default(),
-        }
+        take_number(&mut self.0.as_bytes()).unwrap_or_default() & !(ODD as usize)
     }
 
     /// Whether there are none.
@@ -94,43 +78,47 @@ impl Attributes {
 
     /// Bytes of all keys and values together (LIM-27).
     pub fn size(&self) -> usize {
-        self.pairs().map(|(key, value)| key.len() + value.len()).sum()
+        self.packed_size() - self.ordering_key().len()
     }
 
     /// Bytes of all keys and values and of the ordering key together.
     #[inline]
     pub(crate) fn packed_size(&self) -> usize {
-        match &self.0 {
-            Packed::Inline { count: 0, .. } => 0,
-            Packed::Inline { .. } => self.size(),
-            Packed::Shared(packed) => packed.len() - HEAD - self.len() * 2 * NUMBER,
-        }
+        let bytes = self.0.as_bytes().get(size_of::<u32>()..);
+        bytes.and_then(|mut size| take_number(&mut size)).unwrap_or_default()
     }
 
     /// Neither attributes nor ordering key.
     #[inline]
     pub(crate) fn is_unused(&self) -> bool {
-        matches!(self.0, Packed::Inline { count: 0, .. })
+        self.0.is_empty()
+    }
+
+    /// Some key is empty or reserved, or some string longer than [`MAX_EVEN_BYTES`].
+    #[inline]
+    pub(crate) fn is_odd(&self) -> bool {
+        let count = take_number(&mut self.0.as_bytes()).unwrap_or_default();
+        count & ODD as usize != 0
     }
 
     /// The ordering key of the message that these belong to.
+    #[inline]
     pub(crate) fn ordering_key(&self) -> &str {
-        let Packed::Shared(packed) = &self.0 else { return "" };
-        let mut packed = packed.get(NUMBER..).unwrap_or_default();
-        let length = take_number(&mut packed).unwrap_or_default();
-        text(packed.get(..length).unwrap_or_default())
+        let mut bytes = self.0.as_bytes().get(HEAD..).unwrap_or_default();
+        let length = take_length(&mut bytes).unwrap_or_default();
+        text(bytes.get(..length).unwrap_or_default())
     }
 
     /// The same attributes, of a message with this ordering key.
     pub(crate) fn with_ordering_key(&self, key: &str) -> Self {
-        let mut packer = Packer::with_ordering_key(key);
+        let mut packer = Packer::new(key);
         self.pairs().for_each(|(name, value)| packer.push(name, value));
         packer.finish()
     }
 
     /// These attributes and one more; a value that was there under the key is replaced.
     pub(crate) fn with(&self, key: &str, value: &str) -> Self {
-        let mut packer = Packer::with_ordering_key(self.ordering_key());
+        let mut packer = Packer::new(self.ordering_key());
         let mut replaced = false;
         for (name, old) in self.pairs() {
             let same = name == key.as_bytes();
@@ -143,171 +131,121 @@ impl Attributes {
         packer.finish()
     }
 
+    /// The same in memory that nothing else shares.
+    pub(crate) fn compacted(&self) -> Self {
+        Self(self.0.compacted())
+    }
+
     /// Pairs as bytes: enough to compare and to measure.
     #[inline]
     pub(crate) fn pairs(&self) -> Pairs<'_> {
-        match &self.0 {
-            Packed::Inline { count, bytes } => {
-                Pairs { rest: bytes, left: usize::from(*count), width: Width::Byte }
-            }
-            Packed::Shared(packed) => Pairs::of_shared(packed),
-        }
+        Pairs::of(self.0.as_bytes()).unwrap_or_default()
     }
 }
 
 /// What was packed came from strings and is cut where it was put together.
+#[inline]
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("packed from strings")
 }
 
-thread_local! {
-    /// Where many or long attributes are put together before they are copied into their
-    /// allocation.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Scratch space kept between messages is at most this long.
-const MAX_SCRATCH: usize = 64 * 1024;
-
-/// Puts attributes together: in place for as long as they fit.
+/// Puts attributes together, in order.
 struct Packer {
+    writer: Box<Writer>,
     count: u32,
-    used: usize,
-    bytes: [u8; INLINE],
-    /// Everything, once it did not fit any more or has an ordering key.
-    long: Option<Vec<u8>>,
-    /// Where the pairs begin in `long`.
-    start: usize,
+    size: usize,
+    is_odd: bool,
+    /// A bit for each key pushed, by its length and ends: a new bit is a new key.
+    seen: u64,
 }
 
 impl Packer {
-    #[inline]
-    fn new() -> Self {
-        Self { count: 0, used: 0, bytes: [0; INLINE], long: None, start: 0 }
-    }
-
-    fn with_ordering_key(key: &str) -> Self {
-        let mut packer = Self::new();
-        if !key.is_empty() {
-            packer.grow(key);
-        }
+    #[inline(always)]
+    fn new(ordering_key: &str) -> Self {
+        let mut writer = Writer::take();
+        // Number of pairs and size are filled in at the end.
+        writer.push(&[0; HEAD]);
+        let size = ordering_key.len();
+        let mut packer = Self { writer, count: 0, size, is_odd: false, seen: 0 };
+        packer.push_length(ordering_key.len());
+        packer.writer.push(ordering_key.as_bytes());
         packer
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, key: &[u8], value: &[u8]) {
         self.count += 1;
-        if self.long.is_none() {
-            let size = 2 + key.len() + value.len();
-            if let Some(place) = self.bytes.get_mut(self.used..self.used + size) {
-                // Both fit into `INLINE` bytes, so their lengths fit into one.
-                let (lengths, rest) = place.split_at_mut(2);
-                lengths.copy_from_slice(&[key.len() as u8, value.len() as u8]);
-                let (name, rest) = rest.split_at_mut(key.len());
-                name.copy_from_slice(key);
-                rest.copy_from_slice(value);
-                self.used += size;
-                return;
-            }
-            self.count -= 1;
-            self.grow("");
-            self.count += 1;
-        }
-        if let Some(long) = &mut self.long {
-            long.extend_from_slice(&number(key.len()));
-            long.extend_from_slice(&number(value.len()));
-            long.extend_from_slice(key);
-            long.extend_from_slice(value);
+        self.size += key.len() + value.len();
+        self.seen |= bit(key);
+        self.is_odd |= key.is_empty() | key.starts_with(RESERVED_KEY_PREFIX.as_bytes());
+        self.push_length(key.len());
+        self.push_length(value.len());
+        self.writer.push(key);
+        self.writer.push(value);
+    }
+
+    #[inline(always)]
+    fn push_length(&mut self, length: usize) {
+        if length < LONG.into() {
+            self.writer.push(&[length as u8]);
+        } else {
+            self.is_odd = true;
+            self.writer.push(&[LONG]);
+            self.writer.push(&number(length));
         }
     }
 
-    /// Goes on in scratch space.
+    /// Whether a key has been pushed.
+    #[inline(always)]
+    fn contains(&self, key: &[u8]) -> bool {
+        self.seen & bit(key) != 0 && self.finds(key)
+    }
+
     #[cold]
-    fn grow(&mut self, ordering_key: &str) {
-        // Taken out, not borrowed: an iterator may build attributes while others are packed.
-        let mut long = SCRATCH.try_with(RefCell::take).unwrap_or_default();
-        long.clear();
-        long.extend_from_slice(&[0; NUMBER]);
-        long.extend_from_slice(&number(ordering_key.len()));
-        long.extend_from_slice(ordering_key.as_bytes());
-        self.start = long.len();
-        for (key, value) in self.pairs() {
-            long.extend_from_slice(&number(key.len()));
-            long.extend_from_slice(&number(value.len()));
-            long.extend_from_slice(key);
-            long.extend_from_slice(value);
-        }
-        self.long = Some(long);
+    fn finds(&self, key: &[u8]) -> bool {
+        let pairs = Pairs::of(self.writer.written()).unwrap_or_default();
+        Pairs { left: self.count as usize, ..pairs }.any(|(name, _)| name == key)
     }
 
-    fn pairs(&self) -> Pairs<'_> {
-        let left = self.count as usize;
-        match &self.long {
-            None => Pairs { rest: &self.bytes, left, width: Width::Byte },
-            Some(long) => {
-                let rest = long.get(self.start..).unwrap_or_default();
-                Pairs { rest, left, width: Width::Number }
-            }
+    #[inline(always)]
+    fn finish(mut self) -> Attributes {
+        if self.size == 0 && self.count == 0 {
+            return Attributes::new();
         }
-    }
-
-    #[inline]
-    fn finish(self) -> Attributes {
-        match self.long {
-            None => Attributes(Packed::Inline { count: self.count as u8, bytes: self.bytes }),
-            Some(long) => Self::share(long, self.count),
-        }
-    }
-
-    fn share(mut long: Vec<u8>, count: u32) -> Attributes {
-        if let Some(head) = long.first_chunk_mut() {
-            *head = count.to_le_bytes();
-        }
-        let packed = Arc::from(long.as_slice());
-        if long.capacity() <= MAX_SCRATCH {
-            // A thread that is ending has no scratch space any more; then the buffer is dropped.
-            let _ = SCRATCH.try_with(|scratch| scratch.replace(long));
-        }
-        Attributes(Packed::Shared(packed))
+        let mark = if self.is_odd { ODD } else { 0 };
+        let [a, b, c, d] = (self.count | mark).to_le_bytes();
+        let [e, f, g, h] = number(self.size);
+        self.writer.put_first(&[a, b, c, d, e, f, g, h]);
+        Attributes(self.writer.finish())
     }
 }
 
-fn number(length: usize) -> [u8; NUMBER] {
-    u32::try_from(length).expect("a key or value has less than 4 GiB").to_le_bytes()
+#[inline(always)]
+fn bit(key: &[u8]) -> u64 {
+    let ends = key.first().zip(key.last());
+    let ends = ends.map_or(0, |(first, last)| usize::from(*first) * 7 + usize::from(*last));
+    1 << ((key.len() + ends) % 64)
+}
+
+#[inline]
+fn number(length: usize) -> [u8; size_of::<u32>()] {
+    u32::try_from(length).expect("attributes have less than 4 GiB").to_le_bytes()
 }
 
 /// Iterator over packed pairs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Pairs<'a> {
     rest: &'a [u8],
     left: usize,
-    width: Width,
-}
-
-/// How lengths are written.
-#[derive(Copy, Clone, Debug)]
-enum Width {
-    Byte,
-    Number,
 }
 
 impl<'a> Pairs<'a> {
-    fn of_shared(mut packed: &'a [u8]) -> Self {
-        let left = take_number(&mut packed).unwrap_or_default();
-        let key = take_number(&mut packed).unwrap_or_default();
-        Self { rest: packed.get(key..).unwrap_or_default(), left, width: Width::Number }
-    }
-
     #[inline]
-    fn take_length(&mut self) -> Option<usize> {
-        match self.width {
-            Width::Byte => {
-                let (length, after) = self.rest.split_first()?;
-                self.rest = after;
-                Some(usize::from(*length))
-            }
-            Width::Number => take_number(&mut self.rest),
-        }
+    fn of(mut packed: &'a [u8]) -> Option<Self> {
+        let left = take_number(&mut packed)? & !(ODD as usize);
+        take_number(&mut packed)?;
+        let key = take_length(&mut packed)?;
+        Some(Self { rest: packed.get(key..)?, left })
     }
 }
 
@@ -317,13 +255,20 @@ impl<'a> Iterator for Pairs<'a> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
-        let key_length = self.take_length()?;
-        let value_length = self.take_length()?;
+        let key_length = take_length(&mut self.rest)?;
+        let value_length = take_length(&mut self.rest)?;
         let (key, rest) = self.rest.split_at_checked(key_length)?;
         let (value, rest) = rest.split_at_checked(value_length)?;
         self.rest = rest;
         Some((key, value))
     }
+}
+
+#[inline]
+fn take_length(rest: &mut &[u8]) -> Option<usize> {
+    let (length, after) = rest.split_first()?;
+    *rest = after;
+    if *length == LONG { take_number(rest) } else { Some(usize::from(*length)) }
 }
 
 #[inline]
@@ -365,20 +310,24 @@ impl<'a> IntoIterator for &'a Attributes {
 impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Attributes {
     /// # Panics
     ///
-    /// If one key or value has 4 GiB or more.
+    /// If they have 4 GiB or more together.
+    #[inline]
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         let mut repeated = Vec::new();
-        let mut packer = Packer::new();
+        let mut packer = Packer::new("");
         for (key, value) in pairs {
             let (key, value) = (key.as_ref(), value.as_ref());
-            if packer.pairs().any(|(name, _)| name == key.as_bytes()) {
+            if packer.contains(key.as_bytes()) {
                 repeated.push((key.to_owned(), value.to_owned()));
             } else {
                 packer.push(key.as_bytes(), value.as_bytes());
             }
         }
-        // Keys given twice are rare: each rewrites the whole.
         let packed = packer.finish();
+        if repeated.is_empty() {
+            return packed;
+        }
+        // Keys given twice are rare: each rewrites the whole.
         repeated.iter().fold(packed, |packed, (key, value)| packed.with(key, value))
     }
 }
@@ -447,15 +396,28 @@ mod tests {
     }
 
     #[test]
-    fn attributes_grow_out_of_their_place_at_any_length() {
-        assert_eq!(size_of::<Attributes>(), 32);
-        for length in 0..=2 * INLINE {
+    fn odd_is_what_limits_have_to_look_at() {
+        let odd = |key: &str, value: &str| Attributes::from_iter([(key, value)]).is_odd();
+        let (even, long) = ("x".repeat(MAX_EVEN_BYTES), "x".repeat(MAX_EVEN_BYTES + 1));
+        assert!(!odd("key", "") && !odd("goo", "v") && !odd(&even, &even));
+        assert!(odd("", "v") && odd("goog", "v") && odd(&long, "v") && odd("key", &long));
+        assert!(Attributes::new().with_ordering_key(&long).is_odd());
+        assert!(!Attributes::new().with_ordering_key(&even).is_odd());
+        assert_eq!(Attributes::from_iter([("", "v"), ("a", "b")]).len(), 2);
+    }
+
+    #[test]
+    fn lengths_around_one_byte_come_back_whole() {
+        assert_eq!(size_of::<Attributes>(), 16);
+        for length in (0..600).chain([5_000, 70_000]) {
             let value = "v".repeat(length);
             let pairs = [("a", ""), ("key", value.as_str()), ("z", "end")];
-            let attributes = Attributes::from_iter(pairs);
+            let attributes = Attributes::from_iter(pairs).with_ordering_key(&value);
             assert_eq!(attributes.iter().collect::<Vec<_>>(), pairs, "length {length}");
             assert_eq!(attributes.size(), 1 + 3 + length + 4);
-            assert_eq!(attributes.packed_size(), attributes.size());
+            assert_eq!(attributes.packed_size(), attributes.size() + length);
+            assert_eq!(attributes.ordering_key(), value);
+            assert_eq!(attributes.compacted(), attributes);
         }
     }
 

@@ -112,6 +112,7 @@
 //! | `internals` | off | counters for benches and tests; no semver promise |
 
 mod ack_id;
+mod arena;
 mod attributes;
 mod audit;
 mod broker;

@@ -6,6 +6,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::attributes::MAX_EVEN_BYTES;
+
 /// Which names topics and subscriptions may have.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -117,8 +119,6 @@ pub(crate) const DEFAULT_EXPIRATION: Duration = DAY.saturating_mul(31);
 pub(crate) const MAX_LABELS: usize = 64;
 /// Characters of a label's key or value (RES-18).
 pub(crate) const MAX_LABEL_CHARS: usize = 63;
-/// Attribute keys must not start with this (LIM-6).
-pub(crate) const RESERVED_KEY_PREFIX: &str = "goog";
 
 impl Limits {
     /// For programs that link the bus: limits of messages as in the service, any positive time.
@@ -171,6 +171,15 @@ impl Limits {
             filter_bytes: crate::filter::STRICT_MAX_BYTES,
             ..Self::embedded()
         }
+    }
+
+    /// Whether so many attributes are fine that are not odd: no string of them is long, no key
+    /// empty or reserved.
+    #[inline]
+    pub(crate) fn allow_even(&self, attributes: usize) -> bool {
+        attributes <= self.attributes
+            && self.attribute_key_bytes.min(self.attribute_value_bytes) >= MAX_EVEN_BYTES
+            && self.ordering_key_bytes >= MAX_EVEN_BYTES
     }
 }
 

@@ -1,9 +1,10 @@
 //! A topic: where messages go in.
 
+use crate::attributes::RESERVED_KEY_PREFIX;
 use crate::config::{SubscriptionConfig, TopicConfig, TopicUpdate};
 use crate::error::{AdminError, MessageProblem, PublishError, PublishReason};
 use crate::events::Event;
-use crate::limits::{Limits, RESERVED_KEY_PREFIX};
+use crate::limits::Limits;
 use crate::message::{Message, MessageId};
 use crate::shell::topic::{Appended, Recipients, TopicShared};
 use crate::stats::TopicStats;
@@ -307,7 +308,7 @@ fn check_message(message: &Message, limits: &Limits) -> Result<(), MessageProble
     if size > max {
         return Err(MessageProblem::DataTooLarge { size, max });
     }
-    if attributes.is_unused() {
+    if attributes.is_unused() || (!attributes.is_odd() && limits.allow_even(attributes.len())) {
         return Ok(());
     }
     let (len, max) = (message.ordering_key().len(), limits.ordering_key_bytes);

@@ -346,7 +346,7 @@ impl TopicLog {
             let Some(message) = account.segment.get(slot) else { continue };
             let position = account.segment.base() + slot as u64;
             let bytes = message.message.size() as u64;
-            let segment = Segment::of_one(position, message.clone());
+            let segment = Segment::of_one(position, message.compacted());
             self.changes.push(Change::Added(Arc::clone(&segment)));
             let pins = vec![pins].into_boxed_slice();
             let single = Account { segment, bytes, pins, pinned: 1, pinned_bytes: bytes };
