@@ -97,6 +97,8 @@ pub struct Account {
     pub leased: u64,
     /// There, deliverable later.
     pub delayed: u64,
+    /// There, on the way to the dead-letter topic.
+    pub forwarding: u64,
     /// Acknowledged.
     pub acked: u64,
     /// Taken by the dead-letter topic.
@@ -120,6 +122,7 @@ impl Account {
             ready: places.ready,
             leased: places.leased,
             delayed: places.delayed,
+            forwarding: places.forwarding,
             acked: ledger.acked,
             forwarded: ledger.forwarded,
             expired: ledger.expired,
@@ -131,7 +134,7 @@ impl Account {
 
     /// Whether what came in is what is there and what has left.
     pub fn is_balanced(&self) -> bool {
-        let there = self.fresh + self.ready + self.leased + self.delayed;
+        let there = self.fresh + self.ready + self.leased + self.delayed + self.forwarding;
         let gone =
             self.acked + self.forwarded + self.expired + self.dropped + self.purged + self.removed;
         self.accepted + self.replayed == there + gone

@@ -15,6 +15,7 @@ use crate::limits::{
     DEFAULT_ACK_DEADLINE, DEFAULT_EXPIRATION, DEFAULT_RETENTION, Limits, MAX_LABEL_CHARS,
     MAX_LABELS,
 };
+use crate::policy::{DeadLetterPolicy, RetryPolicy};
 
 /// How a topic behaves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -140,6 +141,14 @@ pub struct SubscriptionConfig {
     pub retention: Option<Duration>,
     /// When it expires. Default: after 31 days without activity (LIM-18).
     pub expiration: Expiration,
+    /// Whether an answer that comes too late is an error, so that a successful ack means that the
+    /// message is never delivered again (EOD-1). Default: no.
+    pub exactly_once_delivery: bool,
+    /// How long a message waits after a failed delivery. Default: not at all (RTY-1).
+    pub retry_policy: Option<RetryPolicy>,
+    /// Where messages go that cannot be processed. Default: nowhere, they are delivered until
+    /// their retention has passed (DLQ-1).
+    pub dead_letter_policy: Option<DeadLetterPolicy>,
     /// Labels: yours to use, at most 64 (RES-18).
     pub labels: BTreeMap<String, String>,
 }
@@ -151,6 +160,9 @@ impl Default for SubscriptionConfig {
             ack_deadline: DEFAULT_ACK_DEADLINE,
             retention: None,
             expiration: Expiration::After(DEFAULT_EXPIRATION),
+            exactly_once_delivery: false,
+            retry_policy: None,
+            dead_letter_policy: None,
             labels: BTreeMap::new(),
         }
     }
@@ -190,6 +202,27 @@ impl SubscriptionConfig {
         self
     }
 
+    /// Makes late answers errors; a late ack does not count then (EOD-3, EOD-4).
+    #[must_use]
+    pub fn exactly_once_delivery(mut self, is_on: bool) -> Self {
+        self.exactly_once_delivery = is_on;
+        self
+    }
+
+    /// Lets messages wait after a failed delivery.
+    #[must_use]
+    pub fn retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.retry_policy = Some(policy);
+        self
+    }
+
+    /// Sends messages to another topic that failed too often.
+    #[must_use]
+    pub fn dead_letter_policy(mut self, policy: DeadLetterPolicy) -> Self {
+        self.dead_letter_policy = Some(policy);
+        self
+    }
+
     /// Adds a label.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
@@ -218,6 +251,12 @@ impl SubscriptionConfig {
             }
             (None, Expiration::Never) => self.retention = Some(DEFAULT_RETENTION),
         }
+        if let Some(policy) = &self.retry_policy {
+            policy.check(limits)?;
+        }
+        if let Some(policy) = &self.dead_letter_policy {
+            policy.check(limits)?;
+        }
         let (len, max) = (self.filter.source().len(), limits.filter_bytes);
         if len > max {
             return Err(ConfigError::FilterTooLong { len, max });
@@ -243,6 +282,13 @@ pub struct SubscriptionUpdate {
     pub retention: Option<Duration>,
     /// The new expiration.
     pub expiration: Option<Expiration>,
+    /// Exactly-once delivery on or off, for hand-outs from now on (EOD-2).
+    pub exactly_once_delivery: Option<bool>,
+    /// The new retry policy, for failures from now on; `Some(None)` removes it, and what waits
+    /// because of it can be delivered at once (RTY-9).
+    pub retry_policy: Option<Option<RetryPolicy>>,
+    /// The new dead-letter policy, for failures from now on; `Some(None)` removes it (DLQ-13).
+    pub dead_letter_policy: Option<Option<DeadLetterPolicy>>,
     /// The new labels, all of them.
     pub labels: Option<BTreeMap<String, String>>,
 }
@@ -274,6 +320,27 @@ impl SubscriptionUpdate {
         self
     }
 
+    /// Switches exactly-once delivery on or off (EOD-2).
+    #[must_use]
+    pub fn exactly_once_delivery(mut self, is_on: bool) -> Self {
+        self.exactly_once_delivery = Some(is_on);
+        self
+    }
+
+    /// Sets or removes the retry policy (RTY-9).
+    #[must_use]
+    pub fn retry_policy(mut self, policy: Option<RetryPolicy>) -> Self {
+        self.retry_policy = Some(policy);
+        self
+    }
+
+    /// Sets or removes the dead-letter policy (DLQ-13).
+    #[must_use]
+    pub fn dead_letter_policy(mut self, policy: Option<DeadLetterPolicy>) -> Self {
+        self.dead_letter_policy = Some(policy);
+        self
+    }
+
     /// Replaces all labels.
     #[must_use]
     pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
@@ -287,6 +354,14 @@ impl SubscriptionUpdate {
             ack_deadline: self.ack_deadline.unwrap_or(config.ack_deadline),
             retention: self.retention.or(config.retention),
             expiration: self.expiration.unwrap_or(config.expiration),
+            exactly_once_delivery: self
+                .exactly_once_delivery
+                .unwrap_or(config.exactly_once_delivery),
+            retry_policy: self.retry_policy.clone().unwrap_or(config.retry_policy.clone()),
+            dead_letter_policy: self
+                .dead_letter_policy
+                .clone()
+                .unwrap_or(config.dead_letter_policy.clone()),
             labels: self.labels.clone().unwrap_or_else(|| config.labels.clone()),
         }
     }

@@ -33,15 +33,6 @@ pub enum Outcome {
     Provisional,
 }
 
-impl From<Settled> for Outcome {
-    fn from(settled: Settled) -> Self {
-        match settled {
-            Settled::Done => Outcome::Done,
-            Settled::Stale => Outcome::Stale,
-        }
-    }
-}
-
 /// The result of an answer that has been given already.
 ///
 /// Settling acts at the call; awaiting a `Settlement` is only needed to learn what came of it, and
@@ -56,7 +47,8 @@ impl Settlement {
     ///
     /// # Errors
     ///
-    /// [`AckError::NotFound`] if the subscription is gone, [`AckError::Closed`] if the bus is.
+    /// [`AckError::NotFound`] if the subscription is gone, [`AckError::Closed`] if the bus is; with
+    /// exactly-once delivery [`AckError::ExactlyOnce`] if the answer did not take effect (EOD-5).
     pub fn outcome(self) -> Result<Outcome, AckError> {
         self.result
     }
@@ -75,7 +67,7 @@ impl Future for Settlement {
 pub struct BatchOutcome {
     /// Deliveries whose answer took effect.
     pub done: usize,
-    /// Deliveries that had been superseded, or whose subscription is gone.
+    /// Deliveries whose answer did not take effect: superseded, or the subscription is gone.
     pub stale: usize,
 }
 
@@ -488,13 +480,36 @@ impl Delivery {
         self.settle(Settle::NackAfter(Span::round_up(delay)))
     }
 
+    /// Sends the message to the dead-letter topic at once, however often it was delivered
+    /// (LIB-102). On a subscription without a dead-letter policy it is given back instead, and
+    /// the result is [`AckError::NoDeadLetterPolicy`].
+    pub fn reject(self) -> Settlement {
+        self.send_away(None)
+    }
+
+    /// [`reject`](Self::reject), with a reason that goes along in the attribute
+    /// [`DEAD_LETTER_SOURCE_DELIVERY_ERROR_MESSAGE`][reason]; at most 1,024 bytes of it, more are
+    /// cut off.
+    ///
+    /// [reason]: crate::DEAD_LETTER_SOURCE_DELIVERY_ERROR_MESSAGE
+    pub fn reject_with(self, reason: &str) -> Settlement {
+        self.send_away(Some(reason))
+    }
+
+    fn send_away(mut self, reason: Option<&str>) -> Settlement {
+        let owned = self.inner.take().expect("an answered delivery cannot be asked any more");
+        let Owned { shared, lease } = owned;
+        let result = shared.reject(lease, reason);
+        Settlement { result: result.and_then(|settled| shared.result(lease, settled)) }
+    }
+
     /// Sets the deadline to `deadline` from now, which may be shorter than it was; zero gives the
     /// message back (LS-5).
     pub fn set_deadline(&self, deadline: Duration) -> Settlement {
         let owned = self.inner.as_ref().expect("an answered delivery cannot be asked any more");
         let result = check_deadline(&owned.shared, deadline)
             .and_then(|()| owned.shared.settle(owned.lease, deadline_of(deadline)))
-            .map(Outcome::from);
+            .and_then(|settled| owned.shared.result(owned.lease, settled));
         Settlement { result }
     }
 
@@ -507,7 +522,9 @@ impl Delivery {
 
     fn settle(mut self, how: Settle) -> Settlement {
         let owned = self.inner.take().expect("an answered delivery cannot be asked any more");
-        Settlement { result: owned.shared.settle(owned.lease, how).map(Outcome::from) }
+        let Owned { shared, lease } = owned;
+        let result = shared.settle(lease, how);
+        Settlement { result: result.and_then(|settled| shared.result(lease, settled)) }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::ack_id::AckId;
 use crate::message::Message;
 
 /// The canonical codes of gRPC that this crate uses.
@@ -18,6 +19,8 @@ pub enum Code {
     NotFound,
     /// The name is taken.
     AlreadyExists,
+    /// A number is beyond what is valid; only dead-letter attempts say so (DLQ-2).
+    OutOfRange,
     /// The state of the thing does not allow the request.
     FailedPrecondition,
     /// A limit or budget is used up.
@@ -109,6 +112,22 @@ pub enum ConfigError {
         /// The value.
         value: String,
     },
+    /// The number of attempts of a dead-letter policy is out of its range (LIM-20).
+    #[error("max_delivery_attempts is {value}; it must be from {min} to {max}")]
+    DeliveryAttempts {
+        /// What was given.
+        value: u32,
+        /// The least that is allowed.
+        min: u32,
+        /// The most that is allowed.
+        max: u32,
+    },
+    /// A share of more than everything (LIB-101).
+    #[error("jitter_percent is {percent}; at most 100 is allowed")]
+    Jitter {
+        /// What was given.
+        percent: u8,
+    },
     /// A limit that would let nothing through.
     #[error("{field} must be at least 1")]
     Zero {
@@ -118,9 +137,13 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// Always [`Code::InvalidArgument`] (ERR-4, ERR-6, ERR-8 … ERR-13).
+    /// [`Code::OutOfRange`] for dead-letter attempts (ERR-15), else [`Code::InvalidArgument`]
+    /// (ERR-4, ERR-6, ERR-8 … ERR-13).
     pub fn code(&self) -> Code {
-        Code::InvalidArgument
+        match self {
+            Self::DeliveryAttempts { .. } => Code::OutOfRange,
+            _ => Code::InvalidArgument,
+        }
     }
 }
 
@@ -414,6 +437,20 @@ pub enum AckError {
         /// The id as text.
         id: String,
     },
+    /// With exactly-once delivery: some answers did not take effect, those to all other ids did
+    /// (EOD-5).
+    #[error("Some acknowledgement ids in the request were invalid.")]
+    ExactlyOnce {
+        /// The ids that failed, each with the reason.
+        failures: Vec<(AckId, AckFailure)>,
+    },
+    /// The delivery was rejected, but there is nowhere to send it: it was given back instead
+    /// (LIB-102).
+    #[error("subscription {subscription:?} has no dead-letter policy")]
+    NoDeadLetterPolicy {
+        /// The subscription's name.
+        subscription: String,
+    },
     /// The deadline is out of range (LIM-10).
     #[error(transparent)]
     Deadline(#[from] ConfigError),
@@ -427,11 +464,35 @@ impl AckError {
     pub fn code(&self) -> Code {
         match self {
             Self::NotFound { .. } => Code::NotFound,
-            Self::NoIds | Self::RequestTooLarge { .. } | Self::ForeignId { .. } => {
-                Code::InvalidArgument
-            }
+            Self::NoIds
+            | Self::RequestTooLarge { .. }
+            | Self::ForeignId { .. }
+            | Self::ExactlyOnce { .. } => Code::InvalidArgument,
+            Self::NoDeadLetterPolicy { .. } => Code::FailedPrecondition,
             Self::Deadline(error) => error.code(),
             Self::Closed => Code::Unavailable,
+        }
+    }
+}
+
+/// Why an answer failed on a subscription with exactly-once delivery.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AckFailure {
+    /// The delivery was settled, has lapsed or was superseded, or the id is of another
+    /// subscription (EOD-3, EOD-4, EOD-6).
+    InvalidAckId,
+    /// An earlier message of the ordering key is not acknowledged yet: the lease goes on, and the
+    /// ack can be repeated after that (EOD-9).
+    OutOfOrder,
+}
+
+impl AckFailure {
+    /// The text under which the service's error details list the id (EOD-5).
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::InvalidAckId => "PERMANENT_FAILURE_INVALID_ACK_ID",
+            Self::OutOfOrder => "PERMANENT_FAILURE_UNORDERED_ACK_ID",
         }
     }
 }

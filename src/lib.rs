@@ -127,6 +127,7 @@ pub mod filter;
 mod limits;
 mod message;
 mod name;
+mod policy;
 mod request;
 mod shell;
 mod stats;
@@ -149,7 +150,7 @@ pub use delivery::{
     Settlement,
 };
 pub use error::{
-    AckError, AdminError, Code, ConfigError, MessageProblem, NameError, PublishError,
+    AckError, AckFailure, AdminError, Code, ConfigError, MessageProblem, NameError, PublishError,
     PublishReason, PullError, ReplyError, RequestError, Resource,
 };
 pub use events::{EVENT_CAPACITY, Event, Events};
@@ -157,7 +158,13 @@ pub use filter::Filter;
 pub use limits::{Limits, NameGrammar};
 pub use message::{Message, MessageId};
 pub use name::MAX_NAME_BYTES;
+pub use policy::{DeadLetterPolicy, RetryPolicy};
 pub use request::{CORRELATION_ID, REPLY_TO, REQUESTER, Requester, reply};
+pub use shell::subscription::forward::{
+    DEAD_LETTER_SOURCE_DELIVERY_COUNT, DEAD_LETTER_SOURCE_DELIVERY_ERROR_MESSAGE,
+    DEAD_LETTER_SOURCE_SUBSCRIPTION, DEAD_LETTER_SOURCE_SUBSCRIPTION_PROJECT,
+    DEAD_LETTER_SOURCE_TOPIC_PUBLISH_TIME,
+};
 pub use stats::{SubscriptionStats, TopicStats};
 pub use stream::{BatchStream, DeliveryStream};
 pub use subscription::Subscription;

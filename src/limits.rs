@@ -40,6 +40,8 @@ pub enum NameGrammar {
 /// | `retention` of a subscription | 1 ns– | 10 min–31 d | LIM-16 |
 /// | `topic_retention` | 1 ns– | 10 min–31 d | LIM-17 |
 /// | `expiration` | 1 ns– | 1 d–, and ≥ retention | LIM-18 |
+/// | `retry_backoff`, shortest and longest | 0– | 0–600 s | LIM-19 |
+/// | `dead_letter_attempts` | 1–4,095 | 5–100 | LIM-20 |
 /// | `filter_bytes` | 4,096 | 256 | LIM-21 |
 /// | `topics`, `subscriptions` per bus, `subscriptions_per_topic` | unlimited | unlimited | LIM-23, LIM-24 |
 ///
@@ -92,6 +94,10 @@ pub struct Limits {
     pub expiration: RangeInclusive<Duration>,
     /// Whether a subscription must not expire before its retention has passed.
     pub expiration_covers_retention: bool,
+    /// The least and the greatest delay of a retry policy.
+    pub retry_backoff: RangeInclusive<Duration>,
+    /// Failed deliveries before a message goes to the dead-letter topic.
+    pub dead_letter_attempts: RangeInclusive<u32>,
     /// Bytes of a subscription's filter.
     pub filter_bytes: usize,
     /// Topics of a bus.
@@ -115,6 +121,16 @@ pub(crate) const DEFAULT_ACK_DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) const DEFAULT_RETENTION: Duration = DAY.saturating_mul(7);
 /// After how much idle time a subscription expires by default (LIM-18).
 pub(crate) const DEFAULT_EXPIRATION: Duration = DAY.saturating_mul(31);
+/// The default delay before the first redelivery (RTY-4).
+pub(crate) const DEFAULT_MINIMUM_BACKOFF: Duration = Duration::from_secs(10);
+/// The default of the longest delay before a redelivery (RTY-4).
+pub(crate) const DEFAULT_MAXIMUM_BACKOFF: Duration = Duration::from_secs(600);
+/// The default number of failed deliveries of a dead-letter policy (LIM-20).
+pub(crate) const DEFAULT_DELIVERY_ATTEMPTS: u32 = 5;
+/// Attempts are counted no further (LIB-10).
+pub(crate) const MAX_DELIVERY_ATTEMPTS: u32 = 4_095;
+/// Bytes of the reason that a rejected message carries; more are cut off (LIB-102).
+pub(crate) const MAX_ERROR_MESSAGE_BYTES: usize = 1_024;
 /// Labels of a resource (RES-18).
 pub(crate) const MAX_LABELS: usize = 64;
 /// Characters of a label's key or value (RES-18).
@@ -143,6 +159,8 @@ impl Limits {
             topic_retention: TICK..=Duration::MAX,
             expiration: TICK..=Duration::MAX,
             expiration_covers_retention: false,
+            retry_backoff: Duration::ZERO..=Duration::MAX,
+            dead_letter_attempts: 1..=MAX_DELIVERY_ATTEMPTS,
             filter_bytes: crate::filter::EMBEDDED_MAX_BYTES,
             topics: None,
             subscriptions: None,
@@ -168,6 +186,8 @@ impl Limits {
             topic_retention: MINUTE * 10..=DAY * 31,
             expiration: DAY..=Duration::MAX,
             expiration_covers_retention: true,
+            retry_backoff: Duration::ZERO..=SECOND * 600,
+            dead_letter_attempts: 5..=100,
             filter_bytes: crate::filter::STRICT_MAX_BYTES,
             ..Self::embedded()
         }

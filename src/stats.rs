@@ -26,12 +26,18 @@ pub struct SubscriptionStats {
     pub outstanding: u64,
     /// Messages that were given back with a delay that is not over.
     pub delayed: u64,
+    /// Messages on the way to the dead-letter topic.
+    pub forwarding: u64,
     /// Hand-outs after the first one of a message, since creation.
     pub redeliveries: u64,
     /// Leases that ended by their deadline, since creation.
     pub expired_leases: u64,
     /// Messages dropped because their retention had passed, since creation.
     pub expired_messages: u64,
+    /// Messages that the dead-letter topic took, since creation.
+    pub dead_lettered: u64,
+    /// Messages that were not forwarded because they ran in circles, and so dropped (LIB-103).
+    pub dead_letters_dropped: u64,
     /// Messages of the topic that the filter did not let through, since creation.
     pub filtered_out: u64,
 }

@@ -5,6 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::ack_id::AckId;
+use crate::broker::subscription::Settled;
 use crate::config::{FlowControl, SubscriptionConfig, SubscriptionUpdate, check_range};
 use crate::delivery::{Deliveries, Outcome};
 use crate::error::{AckError, AdminError, ConfigError, PullError};
@@ -133,7 +134,8 @@ impl Subscription {
     ///
     /// [`AckError::NotFound`] before anything else (ACK-8), [`AckError::NoIds`],
     /// [`AckError::RequestTooLarge`], [`AckError::ForeignId`] — then no id is applied (ACK-4) —
-    /// and [`AckError::Closed`].
+    /// and [`AckError::Closed`]. With exactly-once delivery [`AckError::ExactlyOnce`] lists the ids
+    /// that failed, foreign ones among them; all others were applied (EOD-5, EOD-6).
     ///
     /// # Cancel safety
     ///
@@ -176,20 +178,28 @@ impl Subscription {
         if bytes > max {
             return Err(AckError::RequestTooLarge { bytes, max });
         }
-        if let Some(foreign) = ids.iter().find(|id| !self.shared.knows(id)) {
+        let is_exactly_once = self.shared.is_exactly_once();
+        let foreign = ids.iter().find(|id| !self.shared.knows(id));
+        if let Some(foreign) = foreign.filter(|_| !is_exactly_once) {
             return Err(AckError::ForeignId { id: foreign.to_string() });
         }
-        let mut outcomes = vec![Outcome::Stale; ids.len()];
+        let mut outcomes = vec![self.shared.outcome(Settled::Stale); ids.len()];
         let own = ids.iter().enumerate();
         let own = own.filter(|(_, id)| id.incarnation == self.shared.incarnation);
         let mut places = own.clone().map(|(place, _)| place);
         self.shared.settle_each(own.map(|(_, id)| id.lease), how, |settled| {
             let place = places.next().and_then(|place| outcomes.get_mut(place));
             if let Some(outcome) = place {
-                *outcome = settled.into();
+                *outcome = self.shared.outcome(settled);
             }
         })?;
-        Ok(outcomes)
+        let failed =
+            outcomes.iter().zip(ids).filter_map(|(outcome, id)| outcome.err().zip(Some(id)));
+        let failures: Vec<_> = failed.map(|(failure, id)| (id.clone(), failure)).collect();
+        if failures.is_empty() {
+            return Ok(outcomes.into_iter().flatten().collect());
+        }
+        Err(AckError::ExactlyOnce { failures })
     }
 
     /// Changes the configuration; answers the new one. Counts as activity (EXP-5).
@@ -208,7 +218,11 @@ impl Subscription {
     ) -> Result<SubscriptionConfig, AdminError> {
         let limits = &self.shared.core.limits;
         let config = self.shared.update(|config| {
-            config_checked(update.applied_to(config), limits).map_err(AdminError::from)
+            let config = update.applied_to(config);
+            if matches!(update.dead_letter_policy, Some(Some(_))) {
+                self.shared.core.check_dead_letter(&config)?;
+            }
+            config_checked(config, limits).map_err(AdminError::from)
         })?;
         let subscription = self.name().to_owned();
         self.shared.core.events.send(Event::SubscriptionUpdated { subscription });

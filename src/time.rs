@@ -37,9 +37,34 @@ impl Time {
         Time::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// RFC 3339 in UTC, such as `2021-02-26T19:13:55.749Z`; whole seconds have no fraction.
+    pub(crate) fn to_rfc3339(self) -> String {
+        let (seconds, millis) = (self.0 / 1_000, self.0 % 1_000);
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
+        let (year, month, day) = civil(days);
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        let fraction = if millis == 0 { String::new() } else { format!(".{millis:03}") };
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+    }
+
     pub(crate) fn to_system(self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.0)
     }
+}
+
+/// Year, month and day of the day that many days after 1970-01-01, in the Gregorian calendar.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // Counted from 0000-03-01, so that leap days end a year; an era has 400 years.
+    const DAYS_TO_1970: u64 = 719_468;
+    const ERA: u64 = 146_097;
+    let day = days + DAYS_TO_1970;
+    let (era, of_era) = (day / ERA, day % ERA);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / (ERA - 1)) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    (year, month, of_year - (153 * shifted + 2) / 5 + 1)
 }
 
 /// A length of time in whole milliseconds.
@@ -49,6 +74,14 @@ pub(crate) struct Span(u64);
 impl Span {
     pub(crate) const SECOND: Span = Span(1_000);
     pub(crate) const FOREVER: Span = Span(u64::MAX);
+
+    pub(crate) fn from_millis(millis: u64) -> Span {
+        Span(millis)
+    }
+
+    pub(crate) fn as_millis(self) -> u64 {
+        self.0
+    }
 
     /// Rounds up, so that nothing is early.
     pub(crate) fn round_up(duration: Duration) -> Span {
@@ -66,6 +99,20 @@ mod tests {
         assert_eq!(Span::round_up(Duration::from_nanos(1)), Span(1));
         assert_eq!(Span::round_up(Duration::from_millis(7)), Span(7));
         assert_eq!(Time::from_millis(5).after(Span::round_up(Duration::MAX)), Time::NEVER);
+    }
+
+    #[test]
+    fn rfc_3339_of_known_instants() {
+        let known = [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400_001, "2000-02-29T00:00:00.001Z"),
+            (1_614_366_835_749, "2021-02-26T19:13:55.749Z"),
+            (1_767_225_599_999, "2025-12-31T23:59:59.999Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00Z"),
+        ];
+        for (millis, text) in known {
+            assert_eq!(Time::from_millis(millis).to_rfc3339(), text);
+        }
     }
 
     #[test]

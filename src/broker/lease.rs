@@ -16,13 +16,28 @@ pub(crate) enum Phase {
     Lapsed = 2,
     /// Given back by a nack: deliverable, its id is dead (LS-6, LS-10).
     Ready = 3,
-    /// Given back with a delay: deliverable at the deadline, its id is dead.
+    /// Given back with a delay of the consumer's: deliverable at the deadline, its id is dead.
     Delayed = 4,
+    /// Given back, with the delay of the retry policy: otherwise the same.
+    BackingOff = 5,
+    /// The deadline has passed and the delay of the retry policy runs: its id can still act
+    /// (RTY-8).
+    LapsedBackingOff = 6,
+    /// On its way to the dead-letter topic; its id is dead.
+    Forwarding = 7,
 }
 
 impl Phase {
-    const ALL: [Phase; 5] =
-        [Phase::Done, Phase::Leased, Phase::Lapsed, Phase::Ready, Phase::Delayed];
+    const ALL: [Phase; 8] = [
+        Phase::Done,
+        Phase::Leased,
+        Phase::Lapsed,
+        Phase::Ready,
+        Phase::Delayed,
+        Phase::BackingOff,
+        Phase::LapsedBackingOff,
+        Phase::Forwarding,
+    ];
 }
 
 /// Deadline (48 bits), attempts (12), phase (4); generation (32); owner (32).
@@ -35,6 +50,9 @@ pub(crate) struct Word {
 
 /// Attempts are counted up to this number and stay there.
 pub(crate) const MAX_ATTEMPTS: u16 = (1 << 12) - 1;
+
+/// In the owner of a lease that was handed out with exactly-once delivery on.
+pub(crate) const STRICT: u32 = 1 << 30;
 
 const PHASE_BITS: u32 = 4;
 const DEADLINE_SHIFT: u32 = 16;
@@ -55,7 +73,7 @@ impl Word {
     pub(crate) fn is_plain_lease(self, generation: u32) -> bool {
         self.bits & ((1 << PHASE_BITS) - 1) == Phase::Leased as u64
             && self.generation == generation
-            && self.owner == 0
+            && self.owner & !STRICT == 0
     }
 
     #[inline]
@@ -82,7 +100,20 @@ impl Word {
     /// Who the outstanding message is counted against; zero for nobody.
     #[inline]
     pub(crate) fn owner(self) -> u32 {
-        self.owner
+        self.owner & !STRICT
+    }
+
+    /// Whether the lease was handed out with exactly-once delivery on.
+    #[inline]
+    pub(crate) fn is_strict(self) -> bool {
+        self.owner & STRICT != 0
+    }
+
+    /// A delivery that is under way is the first one, all others are forgotten (DLQ-13).
+    pub(crate) fn restart_attempts(&mut self) {
+        let attempts = u64::from(self.phase() == Phase::Leased);
+        let others = !(u64::from(MAX_ATTEMPTS) << PHASE_BITS);
+        self.bits = self.bits & others | attempts << PHASE_BITS;
     }
 
     #[inline]

@@ -44,11 +44,13 @@ pub(crate) struct Places {
     pub(crate) ready: u64,
     pub(crate) leased: u64,
     pub(crate) delayed: u64,
+    /// On the way to the dead-letter topic.
+    pub(crate) forwarding: u64,
 }
 
 impl Places {
     pub(crate) fn total(&self) -> u64 {
-        self.fresh + self.ready + self.leased + self.delayed
+        self.fresh + self.ready + self.leased + self.delayed + self.forwarding
     }
 }
 

@@ -6,10 +6,12 @@
 
 pub(crate) mod chunks;
 pub(crate) mod deadlines;
+pub(crate) mod hops;
 pub(crate) mod lease;
 pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod owners;
+pub(crate) mod policy;
 pub(crate) mod slots;
 pub(crate) mod subscription;
 pub(crate) mod window;

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::lease::STRICT;
+
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
     quotas: BTreeMap<u32, Quota>,
@@ -42,7 +44,8 @@ impl Quota {
 impl Owners {
     /// A number for a new owner; never zero.
     pub(crate) fn add(&mut self, max_messages: u64, max_bytes: u64) -> u32 {
-        self.last = self.last.checked_add(1).expect("fewer than four thousand million streams");
+        self.last += 1;
+        assert!(self.last < STRICT, "fewer than a thousand million streams");
         self.quotas.insert(self.last, Quota { max_messages, max_bytes, messages: 0, bytes: 0 });
         self.last
     }

@@ -10,14 +10,17 @@
 //! Indices are those of the subscription's view: positions of the log for an unfiltered one.
 
 mod audit;
+pub(crate) mod failure;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
+use self::failure::{Failure, Outgoing};
 use super::deadlines::{Deadlines, Run};
-use super::lease::{Phase, Word};
+use super::lease::{Phase, STRICT, Word};
 use super::ledger::Ledger;
 use super::owners::Owners;
+use super::policy::Policy;
 use super::window::Window;
 use crate::time::{Span, Time};
 
@@ -85,6 +88,12 @@ pub(crate) struct SubscriptionState {
     leased: u64,
     deliverable: u64,
     delayed: u64,
+    forwarding: u64,
+    dead_letters_dropped: u64,
+    policy: Policy,
+    /// Zero, or the mark of a strict lease.
+    strict: u32,
+    outbox: VecDeque<Outgoing>,
     /// The last hand-out was a redelivery: a fresh message is next if one waits (L13).
     redelivered_last: bool,
     retention: Span,
@@ -110,6 +119,11 @@ impl SubscriptionState {
             leased: 0,
             deliverable: 0,
             delayed: 0,
+            forwarding: 0,
+            dead_letters_dropped: 0,
+            policy: Policy::default(),
+            strict: 0,
+            outbox: VecDeque::new(),
             redelivered_last: false,
             retention,
             retention_due: Time::NEVER,
@@ -141,6 +155,11 @@ impl SubscriptionState {
 
     pub(crate) fn delayed(&self) -> u64 {
         self.delayed
+    }
+
+    /// Whether leases from now on end for good with their deadline (EOD-2, EOD-4).
+    pub(crate) fn set_exactly_once(&mut self, is_on: bool) {
+        self.strict = if is_on { STRICT } else { 0 };
     }
 
     pub(crate) fn redeliveries(&self) -> u64 {
@@ -195,9 +214,9 @@ impl SubscriptionState {
         let mut pins = self.window.stragglers_in(0..u64::MAX);
         pins.retain(|index| !unpinned.contains(index));
         pins.append(&mut self.to_unpin);
-        let retention = self.retention;
+        let (retention, policy, strict) = (self.retention, self.policy, self.strict);
         let epoch = self.epoch + 1;
-        *self = Self { epoch, ..Self::new(head, retention) };
+        *self = Self { epoch, policy, strict, ..Self::new(head, retention) };
         pins
     }
 
@@ -294,25 +313,45 @@ impl SubscriptionState {
 
     fn fire_one(&mut self, index: u64, now: Time, backlog: &mut impl Backlog) {
         let Some(word) = self.window.get_mut(index) else { return };
-        let (phase, due, owner) = (word.phase(), word.deadline(), word.owner());
-        if !matches!(phase, Phase::Leased | Phase::Delayed) {
-            return;
-        }
+        let (phase, due) = (word.phase(), word.deadline());
+        let next = match phase {
+            Phase::Leased | Phase::LapsedBackingOff => Phase::Lapsed,
+            Phase::Delayed | Phase::BackingOff => Phase::Ready,
+            Phase::Done | Phase::Lapsed | Phase::Ready | Phase::Forwarding => return,
+        };
         if now < due {
             // The deadline was extended: file it where it belongs now (L13).
             self.deadlines.add(Run { due, first: index, len: 1 });
             return;
         }
         if phase == Phase::Leased {
-            word.set_phase(Phase::Lapsed);
-            self.leased -= 1;
+            // With exactly-once delivery a late answer fails, whatever happens to the message
+            // (EOD-4).
+            let failure = if word.is_strict() { Failure::Nack } else { Failure::Lapse };
             self.expired_leases += 1;
-            self.release_owner(owner, index, backlog);
+            self.end_lease(index, backlog);
+            self.fail(index, failure, due, None, now);
         } else {
-            word.set_phase(Phase::Ready);
+            word.set_phase(next);
             self.delayed -= 1;
+            self.make_ready(index);
         }
-        self.make_ready(index);
+    }
+
+    /// A lease is over; what becomes of the message is the caller's business.
+    #[inline]
+    fn end_lease(&mut self, index: u64, backlog: &mut impl Backlog) {
+        self.leased -= 1;
+        let owner = self.window.get(index).map_or(0, Word::owner);
+        self.release_owner(owner, index, backlog);
+    }
+
+    /// A word has become `Done`.
+    #[inline]
+    fn retire(&mut self, index: u64) {
+        if self.window.finish(index) {
+            self.to_unpin.push(index);
+        }
     }
 
     /// Hands out up to `options.max_messages`, at most `MAX_WORK` at a time.
@@ -349,7 +388,7 @@ impl SubscriptionState {
         if count == 0 {
             return 0;
         }
-        self.window.push_run(count, Word::leased(deadline, 0));
+        self.window.push_run(count, Word::leased(deadline, self.strict));
         self.deadlines.add(Run { due: deadline, first, len: count as u64 });
         self.leased += count as u64;
         self.redelivered_last = false;
@@ -395,7 +434,7 @@ impl SubscriptionState {
 
     fn lease_next_fresh(&mut self, options: LeaseOptions) -> Leased {
         let index = self.window.cursor();
-        self.window.push_run(1, Word::leased(options.deadline, options.owner));
+        self.window.push_run(1, Word::leased(options.deadline, options.owner | self.strict));
         self.redelivered_last = false;
         Leased::first_attempt(index)
     }
@@ -406,7 +445,7 @@ impl SubscriptionState {
             if !matches!(word.phase(), Phase::Ready | Phase::Lapsed) {
                 continue;
             }
-            word.renew(options.deadline, options.owner);
+            word.renew(options.deadline, options.owner | self.strict);
             let (generation, attempt) = (word.generation(), word.attempts());
             self.deliverable -= 1;
             self.redeliveries += 1;
@@ -436,12 +475,16 @@ impl SubscriptionState {
                 word.set_phase(Phase::Done);
                 self.deliverable -= 1;
             }
-            Phase::Done | Phase::Ready | Phase::Delayed => return Settled::Stale,
+            Phase::LapsedBackingOff => {
+                word.set_phase(Phase::Done);
+                self.delayed -= 1;
+            }
+            Phase::Done | Phase::Ready | Phase::Delayed | Phase::BackingOff | Phase::Forwarding => {
+                return Settled::Stale;
+            }
         }
         self.ledger.acked += 1;
-        if self.window.finish(id.index) {
-            self.to_unpin.push(id.index);
-        }
+        self.retire(id.index);
         Settled::Done
     }
 
@@ -482,41 +525,6 @@ impl SubscriptionState {
         self.window.trim();
     }
 
-    /// Gives a delivery back, deliverable at once or from `ready_at` on (LS-6, LIB-2).
-    pub(crate) fn nack(
-        &mut self,
-        id: LeaseId,
-        ready_at: Option<Time>,
-        backlog: &mut impl Backlog,
-    ) -> Settled {
-        let phase = match self.judge(id) {
-            Some(phase @ (Phase::Leased | Phase::Lapsed)) => phase,
-            _ => return Settled::Stale,
-        };
-        let Some(word) = self.window.get_mut(id.index) else { return Settled::Stale };
-        let owner = word.owner();
-        match ready_at {
-            None => word.set_phase(Phase::Ready),
-            Some(due) => {
-                word.set_phase(Phase::Delayed);
-                word.set_deadline(due);
-                self.deadlines.add(Run { due, first: id.index, len: 1 });
-                self.delayed += 1;
-            }
-        }
-        if phase == Phase::Leased {
-            self.leased -= 1;
-            self.release_owner(owner, id.index, backlog);
-        } else {
-            self.deliverable -= 1;
-        }
-        if ready_at.is_none() {
-            self.make_ready(id.index);
-        }
-        self.bound_hints();
-        Settled::Done
-    }
-
     /// Moves the end of a lease (LS-5), or revives one that has lapsed (LS-9).
     pub(crate) fn set_deadline(
         &mut self,
@@ -525,15 +533,18 @@ impl SubscriptionState {
         backlog: &mut impl Backlog,
     ) -> Settled {
         let phase = match self.judge(id) {
-            Some(phase @ (Phase::Leased | Phase::Lapsed)) => phase,
+            Some(phase @ (Phase::Leased | Phase::Lapsed | Phase::LapsedBackingOff)) => phase,
             _ => return Settled::Stale,
         };
         let Some(word) = self.window.get_mut(id.index) else { return Settled::Stale };
         let (before, owner) = (word.deadline(), word.owner());
         word.set_deadline(deadline);
-        if phase == Phase::Lapsed {
+        if phase != Phase::Leased {
             word.set_phase(Phase::Leased);
-            self.deliverable -= 1;
+            match phase {
+                Phase::Lapsed => self.deliverable -= 1,
+                _ => self.delayed -= 1,
+            }
             self.leased += 1;
             if owner != 0 {
                 let size = backlog.meta(id.index).map_or(0, |meta| meta.size);
@@ -542,7 +553,7 @@ impl SubscriptionState {
         }
         // A longer deadline is filed anew when the old one fires; only a shorter one, or one whose
         // entry has fired already, needs an entry of its own (L13).
-        if phase == Phase::Lapsed || deadline < before {
+        if phase != Phase::Leased || deadline < before {
             self.deadlines.add(Run { due: deadline, first: id.index, len: 1 });
             self.bound_hints();
         }
@@ -570,11 +581,10 @@ impl SubscriptionState {
                 self.release_owner(owner, index, backlog);
             }
             Phase::Lapsed | Phase::Ready => self.deliverable -= 1,
-            Phase::Delayed => self.delayed -= 1,
+            Phase::Delayed | Phase::BackingOff | Phase::LapsedBackingOff => self.delayed -= 1,
+            Phase::Forwarding => self.forwarding -= 1,
         }
-        if self.window.finish(index) {
-            self.to_unpin.push(index);
-        }
+        self.retire(index);
         self.window.trim();
     }
 
@@ -618,8 +628,8 @@ impl SubscriptionState {
         self.ready.clear();
         for (index, word) in self.window.iter() {
             match word.phase() {
-                Phase::Done => {}
-                Phase::Leased | Phase::Delayed => {
+                Phase::Done | Phase::Forwarding => {}
+                Phase::Leased | Phase::Delayed | Phase::BackingOff | Phase::LapsedBackingOff => {
                     self.deadlines.add(Run { due: word.deadline(), first: index, len: 1 });
                 }
                 Phase::Lapsed | Phase::Ready => self.ready.push(Reverse(index)),

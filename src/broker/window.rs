@@ -133,6 +133,14 @@ impl Window {
         side.chain(window.filter(|(_, word)| word.phase() != Phase::Done))
     }
 
+    /// Up to `max` live indices from `from` on, lowest first.
+    pub(crate) fn live_from(&self, from: u64, max: usize) -> Vec<u64> {
+        let side = self.side.range(from..).map(|(&index, _)| index);
+        let window = (self.words.first().max(from)..self.words.end())
+            .filter(|&index| self.words.get(index).is_some_and(|w| w.phase() != Phase::Done));
+        side.chain(window).take(max).collect()
+    }
+
     /// Indices of the side table within a range, lowest first.
     pub(crate) fn stragglers_in(&self, range: Range<u64>) -> Vec<u64> {
         self.side.range(range).map(|(&index, _)| index).collect()

@@ -176,6 +176,21 @@ impl BusCore {
         found.ok_or_else(|| AdminError::NotFound { resource: Resource::Topic, name: name.into() })
     }
 
+    /// The topic that has this name now.
+    pub(crate) fn find_topic(&self, name: &str) -> Option<Arc<TopicShared>> {
+        self.topics.get(name).map(|topic| Arc::clone(&topic))
+    }
+
+    /// A policy has to name a topic that is there (DLQ-1).
+    pub(crate) fn check_dead_letter(&self, config: &SubscriptionConfig) -> Result<(), AdminError> {
+        let Some(policy) = &config.dead_letter_policy else { return Ok(()) };
+        let name = &policy.dead_letter_topic;
+        if self.topics.contains_key(name.as_str()) {
+            return Ok(());
+        }
+        Err(AdminError::NotFound { resource: Resource::Topic, name: name.clone() })
+    }
+
     pub(crate) fn topics(&self) -> Vec<Arc<TopicShared>> {
         let mut topics: Vec<_> = self.topics.iter().map(|topic| Arc::clone(&topic)).collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
@@ -219,6 +234,7 @@ impl BusCore {
         let reading = self.read();
         let taken = || AdminError::AlreadyExists { resource, name: name.into() };
         self.check_free(name)?;
+        self.check_dead_letter(&config)?;
         let config = config_checked(config, &self.limits)?;
         if let Some(max) = self.limits.subscriptions.filter(|max| self.subscriptions.len() >= *max)
         {

@@ -5,6 +5,7 @@
 //! be woken after, and when the topic has to be told that less is needed.
 
 pub(crate) mod audit;
+pub(crate) mod forward;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Weak;
@@ -21,16 +22,18 @@ use super::waiters::Waiters;
 use crate::ack_id::AckId;
 use crate::broker::ledger::Ledger;
 use crate::broker::log::{Directory, Segment};
+use crate::broker::policy::Policy;
 use crate::broker::subscription::{
     Backlog, LeaseId, LeaseOptions, Leased, Meta, Settled, SubscriptionState,
 };
 use crate::clock::Reading;
 use crate::config::{Expiration, SubscriptionConfig};
-use crate::error::{AckError, AdminError, PullError, Resource};
+use crate::delivery::Outcome;
+use crate::error::{AckError, AckFailure, AdminError, PullError, Resource};
 use crate::events::Event;
 use crate::message::Published;
 use crate::stats::SubscriptionStats;
-use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
+use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, RwLock};
 use crate::time::{Span, Time};
 
 /// A filtered subscription tells its topic what it no longer needs after this many messages, or
@@ -47,6 +50,12 @@ pub(crate) struct SubscriptionShared {
     pub(crate) incarnation: u64,
     name_hash: u64,
     me: Weak<SubscriptionShared>,
+    /// Whether an ack, and whether a nack, is judged by a reading of its own: once exactly-once
+    /// delivery was on (EOD-4), while a retry policy counts from it.
+    exact_acks: AtomicBool,
+    exact_nacks: AtomicBool,
+    /// Whether answers that come too late are errors now.
+    exactly_once: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -77,6 +86,8 @@ struct State {
     last_activity: Time,
     /// Something happened since then at a time that nobody read (D15).
     is_touched: bool,
+    /// Somebody empties the outbox.
+    is_forwarding: bool,
     ended: Option<End>,
 }
 
@@ -110,6 +121,15 @@ pub(crate) struct Kept {
 pub(crate) struct Start {
     pub(crate) accepted: u64,
     pub(crate) published: u64,
+}
+
+/// What is left to do once the lock is released.
+#[derive(Copy, Clone, Debug)]
+struct After {
+    /// Tell the topic that less is needed.
+    trim: bool,
+    /// Empty the outbox.
+    forward: bool,
 }
 
 /// What a caller wants to be done with a delivery.
@@ -157,8 +177,14 @@ impl SubscriptionShared {
     ) -> Arc<Self> {
         let core = Arc::clone(&topic.core);
         let head = view.head();
+        let incarnation = core.take_object_id();
+        let mut broker = SubscriptionState::new(head, retention);
+        let policy = policy_of(&config, core.seed ^ incarnation);
+        broker.set_policy(policy);
+        let exactly_once = config.exactly_once_delivery;
+        broker.set_exactly_once(exactly_once);
         let state = State {
-            broker: SubscriptionState::new(head, retention),
+            broker,
             start: Start::default(),
             ack_deadline: Span::round_up(config.ack_deadline),
             retention,
@@ -176,10 +202,11 @@ impl SubscriptionShared {
             is_observed: false,
             last_activity: reading.now,
             is_touched: false,
+            is_forwarding: false,
             ended: None,
         };
         Arc::new_cyclic(|me| Self {
-            incarnation: core.take_object_id(),
+            incarnation,
             name_hash: core.name_hash(&name),
             core,
             topic,
@@ -187,6 +214,9 @@ impl SubscriptionShared {
             is_unfiltered,
             name,
             me: me.clone(),
+            exact_acks: AtomicBool::new(exactly_once),
+            exactly_once: AtomicBool::new(exactly_once),
+            exact_nacks: AtomicBool::new(policy.retries()),
             state: Mutex::new(state),
         })
     }
@@ -220,16 +250,27 @@ impl SubscriptionShared {
         change: impl FnOnce(&SubscriptionConfig) -> Result<SubscriptionConfig, AdminError>,
     ) -> Result<SubscriptionConfig, AdminError> {
         let reading = self.core.read();
-        let config = {
+        let (old, config) = {
             let mut state = self.enter(reading).map_err(|end| self.admin_error(end))?;
             let config = change(&state.config)?;
             state.ack_deadline = Span::round_up(config.ack_deadline);
             state.expiration = expiration_of(&config);
-            state.config = config.clone();
+            let policy = policy_of(&config, self.core.seed ^ self.incarnation);
+            self.exact_nacks.store(policy.retries(), Ordering::Relaxed);
+            state.broker.set_policy(policy);
+            state.broker.set_exactly_once(config.exactly_once_delivery);
+            self.exactly_once.store(config.exactly_once_delivery, Ordering::Relaxed);
+            // Leases of the time when it was on stay strict when it is switched off.
+            self.exact_acks.fetch_or(config.exactly_once_delivery, Ordering::Relaxed);
+            let old = std::mem::replace(&mut state.config, config.clone());
             state.touch(reading.now);
             self.reschedule(&mut state);
-            config
+            if policy.forwards() {
+                self.observe(&mut state);
+            }
+            (old, config)
         };
+        self.apply_policies(&old, &config);
         self.topic.retention_changed(self, reading);
         Ok(config)
     }
@@ -244,12 +285,15 @@ impl SubscriptionShared {
         let backlog = broker.backlog(head);
         SubscriptionStats {
             backlog,
-            ready: backlog - broker.outstanding() - broker.delayed(),
+            ready: backlog - broker.outstanding() - broker.delayed() - broker.forwarding(),
             outstanding: broker.outstanding(),
             delayed: broker.delayed(),
             redeliveries: broker.redeliveries(),
             expired_leases: broker.expired_leases(),
             expired_messages: broker.ledger().expired,
+            forwarding: broker.forwarding(),
+            dead_lettered: broker.ledger().forwarded,
+            dead_letters_dropped: broker.dead_letters_dropped(),
             filtered_out: (published - state.start.published).saturating_sub(accepted),
         }
     }
@@ -285,8 +329,8 @@ impl SubscriptionShared {
                 // Whoever waits is told, since this call leaves something behind (L9).
                 self.tell_one(&mut state, &mut effects);
             }
-            let trim = self.leave(state, &mut effects);
-            self.finish(effects, trim);
+            let after = self.leave(state, &mut effects);
+            self.finish(effects, after);
             if done {
                 break;
             }
@@ -354,9 +398,9 @@ impl SubscriptionShared {
                 if owed {
                     self.tell_if_deliverable(&mut state, &mut effects);
                 }
-                let trim = self.leave(state, &mut effects);
+                let after = self.leave(state, &mut effects);
                 drop(replaced);
-                self.finish(effects, trim);
+                self.finish(effects, after);
                 return Ok(None);
             }
             if state.waiters.wait(ticket, waker, &mut effects.old_waker) {
@@ -443,6 +487,8 @@ impl SubscriptionShared {
         mut outcome: impl FnMut(Settled),
     ) -> Result<(), AckError> {
         let reading = match how {
+            Settle::Ack if self.exact_acks.load(Ordering::Relaxed) => self.core.read(),
+            Settle::Nack if self.exact_nacks.load(Ordering::Relaxed) => self.core.read(),
             Settle::Ack | Settle::Nack => self.core.read_for_ack(),
             Settle::NackAfter(_) | Settle::Deadline(_) => self.core.read(),
         };
@@ -456,14 +502,15 @@ impl SubscriptionShared {
         }
         let (broker, mut reader) = self.reader(&mut state);
         let leases = leases.into_iter();
+        let at = reading.deadline(Span::default());
         match how {
             Settle::Ack => broker.ack_many(leases, &mut reader, outcome),
             Settle::Nack => {
-                leases.for_each(|lease| outcome(broker.nack(lease, None, &mut reader)));
+                leases.for_each(|lease| outcome(broker.nack(lease, at, None, &mut reader)));
             }
             Settle::NackAfter(delay) => {
                 let ready_at = Some(reading.deadline(delay));
-                leases.for_each(|lease| outcome(broker.nack(lease, ready_at, &mut reader)));
+                leases.for_each(|lease| outcome(broker.nack(lease, at, ready_at, &mut reader)));
             }
             Settle::Deadline(span) => {
                 let deadline = reading.deadline(span);
@@ -472,16 +519,60 @@ impl SubscriptionShared {
         }
         match how {
             Settle::Ack => {}
-            Settle::Nack => self.tell_if_deliverable(&mut state, &mut effects),
+            Settle::Nack => {
+                self.tell_if_deliverable(&mut state, &mut effects);
+                if state.broker.policy().retries() {
+                    self.reschedule(&mut state);
+                }
+            }
             Settle::NackAfter(_) | Settle::Deadline(_) => self.reschedule(&mut state),
         }
-        let trim = self.leave(state, &mut effects);
-        self.finish(effects, trim);
+        let after = self.leave(state, &mut effects);
+        self.finish(effects, after);
         Ok(())
+    }
+
+    /// Sends a delivery to the dead-letter topic (LIB-102). Without a policy it is given back.
+    pub(crate) fn reject(&self, lease: LeaseId, reason: Option<&str>) -> Result<Settled, AckError> {
+        let reading = self.core.read();
+        let mut effects = Effects::default();
+        let mut state = self.enter(reading).map_err(|end| self.ack_error(end))?;
+        state.touch(reading.now);
+        if !state.broker.policy().forwards() {
+            drop(state);
+            self.settle(lease, Settle::Nack)?;
+            return Err(AckError::NoDeadLetterPolicy { subscription: self.name.to_string() });
+        }
+        let at = reading.deadline(Span::default());
+        let (broker, mut reader) = self.reader(&mut state);
+        let settled = broker.reject(lease, at, reason.map(Arc::from), &mut reader);
+        let after = self.leave(state, &mut effects);
+        self.finish(effects, after);
+        Ok(settled)
     }
 
     pub(crate) fn ack_id(&self, lease: LeaseId) -> AckId {
         AckId { name_hash: self.name_hash, incarnation: self.incarnation, lease }
+    }
+
+    /// What the caller is told: an outcome, or an error where answers must not be late (D16).
+    pub(crate) fn outcome(&self, settled: Settled) -> Result<Outcome, AckFailure> {
+        match settled {
+            Settled::Done => Ok(Outcome::Done),
+            Settled::Stale if self.is_exactly_once() => Err(AckFailure::InvalidAckId),
+            Settled::Stale => Ok(Outcome::Stale),
+        }
+    }
+
+    pub(crate) fn is_exactly_once(&self) -> bool {
+        self.exactly_once.load(Ordering::Relaxed)
+    }
+
+    /// As `outcome`, for a single delivery.
+    pub(crate) fn result(&self, lease: LeaseId, settled: Settled) -> Result<Outcome, AckError> {
+        let failed =
+            |failure| AckError::ExactlyOnce { failures: vec![(self.ack_id(lease), failure)] };
+        self.outcome(settled).map_err(failed)
     }
 
     /// Whether an id was issued by this subscription or one of the same name before it (ACK-5,
@@ -596,8 +687,8 @@ impl SubscriptionShared {
     pub(crate) fn sweep(&self, reading: Reading) {
         let mut effects = Effects::default();
         if let Ok(state) = self.enter(reading) {
-            let trim = self.leave(state, &mut effects);
-            self.finish(effects, trim);
+            let after = self.leave(state, &mut effects);
+            self.finish(effects, after);
             // What a sweep frees is given back at once, however little it is.
             self.topic.trim(self);
         }
@@ -632,9 +723,10 @@ impl SubscriptionShared {
         }
     }
 
-    /// Releases the lock. Answers whether the topic has to be told that less is needed.
+    /// Releases the lock. Answers what has to be done without it.
     #[inline]
-    fn leave(&self, mut state: MutexGuard<'_, State>, effects: &mut Effects) -> bool {
+    fn leave(&self, mut state: MutexGuard<'_, State>, effects: &mut Effects) -> After {
+        let forward = state.broker.has_outgoing() && !state.is_forwarding;
         if state.broker.owners().has_freed() {
             for owner in state.broker.owners().take_freed() {
                 if let Some(waker) = state.starved.remove(&owner) {
@@ -642,7 +734,7 @@ impl SubscriptionShared {
                 }
             }
         }
-        if self.is_unfiltered {
+        let trim = if self.is_unfiltered {
             let passed = |boundary: &u64| *boundary <= state.broker.low();
             state.boundaries.front().is_some_and(passed) || state.broker.has_pins()
         } else {
@@ -652,14 +744,18 @@ impl SubscriptionShared {
             let done = state.broker.low() - state.told_low;
             let is_empty = state.broker.low() == self.view.head();
             done >= TRIM_EVERY || (done > 0 && is_empty) || state.broker.has_pins()
-        }
+        };
+        After { trim, forward }
     }
 
     #[inline]
-    fn finish(&self, effects: Effects, trim: bool) {
+    fn finish(&self, effects: Effects, after: After) {
         effects.run();
-        if trim {
+        if after.trim {
             self.topic.trim(self);
+        }
+        if after.forward {
+            self.forward();
         }
     }
 
@@ -762,7 +858,9 @@ impl State {
 
     /// Somebody waits for what happens next.
     fn is_awaited(&self) -> bool {
-        !self.waiters.is_empty() || !self.starved.is_empty()
+        let is_waited_for = !self.waiters.is_empty() || !self.starved.is_empty();
+        // A failure by lapse is forwarded at its moment (DLQ-5).
+        is_waited_for || self.broker.policy().forwards()
     }
 
     /// Whether a call is under way that counts as activity for as long as it lasts (EXP-3).
@@ -801,8 +899,8 @@ impl Timed for SubscriptionShared {
         let Ok(mut state) = self.enter(reading) else { return };
         self.tell_if_deliverable(&mut state, &mut effects);
         self.reschedule(&mut state);
-        let trim = self.leave(state, &mut effects);
-        self.finish(effects, trim);
+        let after = self.leave(state, &mut effects);
+        self.finish(effects, after);
     }
 }
 
@@ -810,6 +908,10 @@ impl std::fmt::Debug for SubscriptionShared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Subscription").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+fn policy_of(config: &SubscriptionConfig, seed: u64) -> Policy {
+    Policy::new(config.retry_policy.as_ref(), config.dead_letter_policy.as_ref(), seed)
 }
 
 fn expiration_of(config: &SubscriptionConfig) -> Option<Span> {
@@ -849,6 +951,12 @@ impl Reader<'_> {
             *self.cached = Some(found);
         }
         self.cached.as_ref()
+    }
+
+    /// The message at an index, with its position.
+    fn published(&mut self, index: u64) -> Option<(u64, Published)> {
+        let position = self.position(index)?;
+        self.segment(position)?.at(position).map(|message| (position, message.clone()))
     }
 
     /// Fills in where the messages from `start` on lie.

@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::Weak;
 
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::core::BusCore;
 use super::effects::Effects;
 use super::subscription::SubscriptionShared;
 use super::timers::{Key, Rank, Timed};
 use super::view::{FilteredView, View};
+use crate::broker::hops::{Hops, Path};
 use crate::broker::ledger::TopicLedger;
 use crate::broker::log::{Directory, TopicLog};
 use crate::clock::Reading;
@@ -56,6 +58,8 @@ struct TopicState {
     /// No message in the log is of interest to retention for less than this.
     least_retention: Span,
     sweep: Option<Key>,
+    /// The ways of messages that were forwarded here.
+    hops: Hops,
     ledger: TopicLedger,
 }
 
@@ -103,6 +107,7 @@ impl TopicShared {
                 retained_from: None,
                 least_retention: Span::FOREVER,
                 sweep: None,
+                hops: Hops::default(),
                 ledger: TopicLedger::default(),
             }),
             directory: RwLock::new(Directory::default()),
@@ -111,6 +116,16 @@ impl TopicShared {
         topic.state.lock().configure(config);
         core.books.enter(topic.id, &topic.me);
         topic
+    }
+
+    /// Which of all objects of the bus.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The topics through which the message at a position was forwarded to here.
+    pub(crate) fn path_of(&self, position: u64) -> Path {
+        self.state.lock().hops.get(position)
     }
 
     pub(crate) fn config(&self) -> TopicConfig {
@@ -152,6 +167,29 @@ impl TopicShared {
         messages: M,
         reading: Reading,
     ) -> Result<Appended, (PublishReason, M)> {
+        self.publish_with(messages, reading, |_, _| {})
+    }
+
+    /// Appends a message that a dead-letter policy sends here, without regard to limits (DLQ-7).
+    /// Answers false if the topic is gone.
+    pub(crate) fn publish_forwarded(&self, message: Message, path: Path, reading: Reading) -> bool {
+        let place = |state: &mut TopicState, head| {
+            // What nobody takes is not in the log.
+            if state.log.head() > head {
+                state.hops.insert(head, path);
+            }
+        };
+        self.publish_with(std::iter::once(message), reading, place).is_ok()
+    }
+
+    /// `placed` gets the head as it was before, under the lock.
+    #[inline(always)]
+    fn publish_with<M: ExactSizeIterator<Item = Message>>(
+        &self,
+        messages: M,
+        reading: Reading,
+        placed: impl FnOnce(&mut TopicState, u64),
+    ) -> Result<Appended, (PublishReason, M)> {
         let mut effects = Effects::default();
         let mut awaited = Awaited::new();
         let mut state = self.state.lock();
@@ -161,6 +199,7 @@ impl TopicShared {
         }
         let time = state.last_publish.max(reading.now);
         state.last_publish = time;
+        let head = state.log.head();
         let count = messages.len();
         let first = self.core.take_ids(count as u64);
         let mut published = Stamped { messages, next: first, time };
@@ -178,6 +217,7 @@ impl TopicShared {
         };
         state.ledger.published += count as u64;
         state.ledger.owed += recipients.total(count);
+        placed(&mut state, head);
         self.apply_changes(&mut state, &mut effects);
         self.show_heads(&mut state, &mut awaited);
         self.schedule_sweep(&mut state, time);
@@ -331,9 +371,15 @@ impl TopicShared {
         }
         let changes = state.log.take_changes();
         let mut directory = self.directory.write();
-        for segment in changes.into_iter().filter_map(|change| directory.apply(change)) {
-            effects.free(segment);
+        let removed = changes.into_iter().filter_map(|change| directory.apply(change));
+        let removed: SmallVec<[_; 2]> = removed.collect();
+        if !state.hops.is_empty() {
+            for segment in &removed {
+                let is_there = |position| directory.find(position).is_some();
+                state.hops.forget(segment.base()..segment.end(), is_there);
+            }
         }
+        removed.into_iter().for_each(|segment| effects.free(segment));
     }
 
     /// Lets pullers see what was appended, and takes those who wait.

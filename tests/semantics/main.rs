@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod ack_ids;
+mod dead_letter;
 mod deadlines;
+mod exactly_once;
 mod expiration;
 mod filters;
 mod leases;
@@ -16,5 +18,6 @@ mod publish;
 mod pull;
 mod resources;
 mod retention;
+mod retry;
 mod stream;
 mod support;

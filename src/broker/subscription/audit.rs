@@ -12,7 +12,10 @@ impl SubscriptionState {
                 Phase::Done => {}
                 Phase::Leased => places.leased += 1,
                 Phase::Lapsed | Phase::Ready => places.ready += 1,
-                Phase::Delayed => places.delayed += 1,
+                Phase::Delayed | Phase::BackingOff | Phase::LapsedBackingOff => {
+                    places.delayed += 1;
+                }
+                Phase::Forwarding => places.forwarding += 1,
             }
         }
         let mut wrong = Vec::new();
@@ -24,6 +27,7 @@ impl SubscriptionState {
         compare("leased", self.leased, places.leased);
         compare("deliverable", self.deliverable, places.ready);
         compare("delayed", self.delayed, places.delayed);
+        compare("forwarding", self.forwarding, places.forwarding);
         compare("live", self.window.live(), places.total() - places.fresh);
         (places, wrong)
     }
