@@ -4,6 +4,7 @@
 //! The package uses the public interface of the bus alone.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
+pub mod bad_cases;
 pub mod language;
 
 pub use language::{Definition, DefinitionError};

@@ -33,10 +33,11 @@ impl Path {
                 let hint = "`..` is not part of the language; name every key on the way".into();
                 return Err(error(cursor, "`..` in a path".into(), Some(hint)));
             }
+            let open = cursor.clone();
             if cursor.eat(".") {
                 segments.push(dotted(cursor)?);
             } else if cursor.eat("[") {
-                segments.push(bracketed(cursor)?);
+                segments.push(bracketed(&open, cursor)?);
             } else {
                 return Ok(Self { root, segments });
             }
@@ -76,8 +77,7 @@ fn dotted(cursor: &mut Cursor<'_>) -> Result<Segment, PathError> {
     Err(error(cursor, message, Some(hint)))
 }
 
-fn bracketed(cursor: &mut Cursor<'_>) -> Result<Segment, PathError> {
-    let open = cursor.clone();
+fn bracketed(open: &Cursor<'_>, cursor: &mut Cursor<'_>) -> Result<Segment, PathError> {
     cursor.skip_space();
     let segment = match cursor.peek() {
         Some(quote @ ('\'' | '"')) => {
@@ -100,7 +100,7 @@ fn bracketed(cursor: &mut Cursor<'_>) -> Result<Segment, PathError> {
     }
     Err(match cursor.peek() {
         Some(c) => error(cursor, format!("expected `]`, found `{c}`"), None),
-        None => error(&open, "the bracket that opens here is not closed".into(), None),
+        None => error(open, "the bracket that opens here is not closed".into(), None),
     })
 }
 
