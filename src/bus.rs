@@ -214,6 +214,12 @@ impl Bus {
         events
     }
 
+    /// The clock given when the bus was made, for layers that act by it; a manual one is a handle
+    /// on the same clock.
+    pub fn clock(&self) -> Clock {
+        self.core.timeline.clock()
+    }
+
     /// The limits in force.
     pub fn limits(&self) -> &Limits {
         &self.core.limits

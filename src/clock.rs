@@ -125,6 +125,16 @@ impl Timeline {
         }
     }
 
+    /// The clock that this line was made from.
+    pub(crate) fn clock(&self) -> Clock {
+        match &self.source {
+            Source::System => Clock::System,
+            #[cfg(target_os = "linux")]
+            Source::Coarse { .. } => Clock::Coarse,
+            Source::Manual(inner) => Clock::Manual(ManualClock { inner: Arc::clone(inner) }),
+        }
+    }
+
     #[inline]
     pub(crate) fn read(&self) -> Reading {
         crate::counters::clock_read();

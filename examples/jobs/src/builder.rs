@@ -1,0 +1,151 @@
+//! Starting the job layer: which topics, which store, which defaults.
+
+use std::time::Duration;
+
+use siftbus::{AdminError, Bus, Clock, Topic, TopicConfig};
+
+use crate::document::DEFAULT_QUEUE;
+use crate::engine::{Engine, Settings};
+use crate::error::BuildError;
+use crate::handler::KindOptions;
+use crate::jobs::Jobs;
+use crate::limits::DEFAULT_MAX_UNFINISHED;
+use crate::retry::Jitter;
+use crate::store::{JobStore, MemoryStore};
+use crate::ticker;
+
+/// Makes [`Jobs`].
+#[derive(Debug)]
+pub struct JobsBuilder {
+    bus: Bus,
+    store: Option<Box<dyn JobStore>>,
+    topic: String,
+    dead_letters: Option<String>,
+    events: Option<String>,
+    known_kinds_only: bool,
+    max_unfinished: u64,
+    defaults: KindOptions,
+}
+
+impl JobsBuilder {
+    pub(crate) fn new(bus: Bus) -> Self {
+        Self {
+            bus,
+            store: None,
+            topic: "jobs".to_owned(),
+            dead_letters: None,
+            events: None,
+            known_kinds_only: false,
+            max_unfinished: DEFAULT_MAX_UNFINISHED,
+            defaults: KindOptions::new(),
+        }
+    }
+
+    /// Where the documents are. Default: in memory.
+    #[must_use]
+    pub fn store(mut self, store: impl JobStore) -> Self {
+        self.store = Some(Box::new(store));
+        self
+    }
+
+    /// The topic that carries the jobs; its workers pull from `{topic}-worker`. Default: `jobs`.
+    #[must_use]
+    pub fn topic(mut self, name: impl Into<String>) -> Self {
+        self.topic = name.into();
+        self
+    }
+
+    /// A topic to which the messages of failed jobs go (J-06). Default: none.
+    #[must_use]
+    pub fn dead_letter_topic(mut self, name: impl Into<String>) -> Self {
+        self.dead_letters = Some(name.into());
+        self
+    }
+
+    /// A topic to which the document of every job goes that is over (J-36). Default: none.
+    #[must_use]
+    pub fn events_topic(mut self, name: impl Into<String>) -> Self {
+        self.events = Some(name.into());
+        self
+    }
+
+    /// Whether jobs are refused whose kind has no handler here. Default: no, they wait for one.
+    #[must_use]
+    pub fn known_kinds_only(mut self, only: bool) -> Self {
+        self.known_kinds_only = only;
+        self
+    }
+
+    /// How many jobs may wait or run at a time. Default: 1,000,000.
+    #[must_use]
+    pub fn max_unfinished(mut self, jobs: u64) -> Self {
+        self.max_unfinished = jobs;
+        self
+    }
+
+    /// What holds for every kind that says nothing else.
+    #[must_use]
+    pub fn defaults(mut self, options: KindOptions) -> Self {
+        self.defaults = options;
+        self
+    }
+
+    /// How long completed jobs, and failed or cancelled ones, are kept. Default: 24 h and 7 days.
+    #[must_use]
+    pub fn finished_ttl(mut self, completed: Duration, failed: Duration) -> Self {
+        self.defaults = self.defaults.completed_ttl(completed).failed_ttl(failed);
+        self
+    }
+
+    /// Starts: makes topics and subscriptions that are missing, gives every job of the store that
+    /// is not over a message again (J-37), and publishes what was left over (J-35).
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn build(self) -> Result<Jobs, BuildError> {
+        let bus = self.bus;
+        let topic = topic(&bus, &self.topic).await?;
+        let dead_letters = match &self.dead_letters {
+            Some(name) => Some(self::topic(&bus, name).await?),
+            None => None,
+        };
+        let events = match &self.events {
+            Some(name) => Some(self::topic(&bus, name).await?),
+            None => None,
+        };
+        let jitter = match bus.clock() {
+            Clock::Manual(_) => Jitter::None,
+            _ => Jitter::Equal,
+        };
+        let retry = self.defaults.retry.clone().unwrap_or_default().jitter_unless_set(jitter);
+        let settings = Settings {
+            defaults: self.defaults.retry(retry),
+            dead_letters,
+            events,
+            known_kinds_only: self.known_kinds_only,
+            max_unfinished: self.max_unfinished,
+        };
+        let store = self.store.unwrap_or_else(|| Box::new(MemoryStore::new()));
+        let engine = Engine::new(bus, topic, store, settings);
+        let weak = std::sync::Arc::downgrade(&engine);
+        tokio::spawn(Engine::run_groups(weak.clone(), engine.group_ready().clone()));
+        let jobs = Jobs { engine: engine.clone() };
+        jobs.subscription(DEFAULT_QUEUE).await?;
+        ticker::recover(&jobs).await?;
+        ticker::drain(&engine).await?;
+        tokio::spawn(ticker::run(weak, engine.tick.clone()));
+        Ok(jobs)
+    }
+}
+
+async fn topic(bus: &Bus, name: &str) -> Result<Topic, AdminError> {
+    match bus.create_topic(name, TopicConfig::new()).await {
+        Err(AdminError::AlreadyExists { .. }) => bus.topic(name).await,
+        made => made,
+    }
+}

@@ -1,0 +1,317 @@
+//! What all handles share: the store, the bus, and how a transition is committed.
+//!
+//! A transition is written first and acted on afterwards: messages are published, watchers told
+//! and timers set only once the store has it (J-32, J-35). Where a commit is dear, transitions that
+//! are ready at the same time share one.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+use siftbus::{Bus, Message, Subscription, Topic};
+use tokio::sync::{Notify, oneshot};
+
+use crate::error::StoreError;
+use crate::handler::{Kind, KindOptions};
+use crate::hub::Hub;
+use crate::id::{IdSource, JobId};
+use crate::running::{Running, Stop};
+use crate::store::{JobStore, OutboxKey};
+use crate::time::Timestamp;
+use crate::transitions::Tx;
+use crate::worker::WorkerShared;
+
+pub(crate) struct Engine {
+    pub(crate) bus: Bus,
+    pub(crate) topic: Topic,
+    pub(crate) store: Box<dyn JobStore>,
+    pub(crate) kinds: RwLock<HashMap<Arc<str>, Arc<Kind>>>,
+    pub(crate) settings: Settings,
+    pub(crate) ids: IdSource,
+    pub(crate) hub: Hub,
+    pub(crate) queues: Mutex<HashMap<Arc<str>, Subscription>>,
+    pub(crate) workers: Mutex<Vec<Weak<WorkerShared>>>,
+    pub(crate) counters: Counters,
+    /// Held from the beginning of a transaction until its watchers were told, so that they see
+    /// changes in order.
+    commits: Mutex<()>,
+    group: Mutex<Vec<Op>>,
+    group_ready: Arc<Notify>,
+    pub(crate) tick: Arc<Notify>,
+    /// When the ticker wakes by itself, in milliseconds.
+    wakes_at: AtomicU64,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("topic", &self.topic.name()).finish_non_exhaustive()
+    }
+}
+
+/// What the builder was told.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) defaults: KindOptions,
+    pub(crate) dead_letters: Option<Topic>,
+    pub(crate) events: Option<Topic>,
+    pub(crate) known_kinds_only: bool,
+    pub(crate) max_unfinished: u64,
+}
+
+/// What has happened since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) submitted: AtomicU64,
+    pub(crate) started: AtomicU64,
+    pub(crate) completed: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) cancelled: AtomicU64,
+    pub(crate) retried: AtomicU64,
+    pub(crate) leases_lost: AtomicU64,
+    pub(crate) expired: AtomicU64,
+    pub(crate) workers: AtomicU64,
+}
+
+/// What has to be done once a transaction is committed.
+#[derive(Debug, Default)]
+pub(crate) struct After {
+    pub(crate) changed: Vec<JobId>,
+    pub(crate) publish: Vec<(OutboxKey, Message)>,
+    pub(crate) earliest: Option<Timestamp>,
+}
+
+impl After {
+    pub(crate) fn due(&mut self, at: Option<Timestamp>) {
+        self.earliest = self.earliest.into_iter().chain(at).min();
+    }
+}
+
+/// A transition that waits for a shared commit; answers who is to be told of the commit.
+type Op = Box<dyn FnOnce(&mut Tx<'_>) -> Result<Told, StoreError> + Send>;
+type Told = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+impl Engine {
+    pub(crate) fn new(
+        bus: Bus,
+        topic: Topic,
+        store: Box<dyn JobStore>,
+        settings: Settings,
+    ) -> Arc<Self> {
+        let seed = bus.seed();
+        Arc::new(Self {
+            bus,
+            topic,
+            store,
+            kinds: RwLock::default(),
+            settings,
+            ids: IdSource::new(seed),
+            hub: Hub::default(),
+            queues: Mutex::default(),
+            workers: Mutex::default(),
+            counters: Counters::default(),
+            commits: Mutex::new(()),
+            group: Mutex::default(),
+            group_ready: Arc::default(),
+            tick: Arc::default(),
+            wakes_at: AtomicU64::new(u64::MAX),
+        })
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.bus.now().into()
+    }
+
+    /// All that is settled about a kind, whether this program works on it or not.
+    pub(crate) fn kind(&self, name: &str) -> Arc<Kind> {
+        if let Some(kind) = self.kinds.read().get(name) {
+            return Arc::clone(kind);
+        }
+        Arc::new(Kind::new(name.into(), self.settings.defaults.clone(), None))
+    }
+
+    /// Runs a transition and waits until it is committed.
+    pub(crate) async fn commit<R: Send + 'static>(
+        self: &Arc<Self>,
+        op: impl FnOnce(&mut Tx<'_>) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        if !self.store.shares_commits() {
+            return self.commit_alone(false, op);
+        }
+        let (told, answer) = oneshot::channel();
+        self.join_group(Box::new(move |tx| match op(tx) {
+            // Whoever has stopped waiting needs no answer.
+            Ok(value) => Ok(Box::new(move |committed| {
+                drop(told.send(committed.map(|()| value)));
+            })),
+            Err(error) => {
+                drop(told.send(Err(error.clone())));
+                Err(error)
+            }
+        }));
+        let ended = || StoreError::Failed("a transition beside it failed".to_owned());
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Runs a transition in a transaction of its own, here and now.
+    pub(crate) fn commit_alone<R>(
+        self: &Arc<Self>,
+        undo: bool,
+        op: impl FnOnce(&mut Tx<'_>) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        let mut op = Some(op);
+        let mut value = None;
+        let after = self.transact(undo, &mut |tx| {
+            if let Some(op) = op.take() {
+                value = Some(op(tx)?);
+            }
+            Ok(())
+        })?;
+        self.act(after);
+        value.ok_or_else(|| StoreError::Failed("the store did not run the transition".to_owned()))
+    }
+
+    fn transact(
+        &self,
+        undo: bool,
+        work: &mut dyn FnMut(&mut Tx<'_>) -> Result<(), StoreError>,
+    ) -> Result<After, StoreError> {
+        let mut after = After::default();
+        let now = self.now();
+        let _in_order = self.commits.lock();
+        self.store
+            .write(undo, &mut |tx| work(&mut Tx { tx, engine: self, now, after: &mut after }))?;
+        if !self.hub.is_empty() {
+            for id in &after.changed {
+                if self.hub.is_watched(id) {
+                    self.hub.tell(id, self.store.get(id).unwrap_or_default());
+                }
+            }
+        }
+        Ok(after)
+    }
+
+    /// What follows a commit: publishes, then forgets the rows of the outbox; sets the timer.
+    fn act(self: &Arc<Self>, after: After) {
+        if !after.publish.is_empty() {
+            let (keys, messages): (Vec<OutboxKey>, Vec<Message>) =
+                after.publish.into_iter().unzip();
+            match self.publish(messages) {
+                Ok(()) => self.forget(keys),
+                // The rows are still there; the ticker tries again.
+                Err(_) => self.tick.notify_one(),
+            }
+        }
+        if after.earliest.is_some_and(|at| at.as_millis() < self.wakes_at.load(Ordering::SeqCst)) {
+            self.tick.notify_one();
+        }
+    }
+
+    fn publish(&self, messages: Vec<Message>) -> Result<(), siftbus::PublishError> {
+        let max = *self.bus.limits().publish_messages.end();
+        if messages.len() <= max {
+            return self.topic.try_publish_many(messages).map(drop);
+        }
+        let mut rest = messages.into_iter();
+        loop {
+            let part: Vec<Message> = rest.by_ref().take(max).collect();
+            if part.is_empty() {
+                return Ok(());
+            }
+            self.topic.try_publish_many(part)?;
+        }
+    }
+
+    /// Removes rows whose messages are published. Nobody waits for it: published twice is harmless.
+    pub(crate) fn forget(self: &Arc<Self>, keys: Vec<OutboxKey>) {
+        let remove = move |tx: &mut Tx<'_>| {
+            keys.iter().try_for_each(|key| tx.tx.remove_outbox(key))?;
+            Ok(Box::new(drop) as Told)
+        };
+        if self.store.shares_commits() {
+            self.join_group(Box::new(remove));
+        } else if self.commit_alone(false, remove).is_err() {
+            self.tick.notify_one();
+        }
+    }
+
+    fn join_group(&self, op: Op) {
+        self.group.lock().push(op);
+        self.group_ready.notify_one();
+    }
+
+    /// Commits whatever has joined the group, in one transaction.
+    fn commit_group(self: &Arc<Self>) {
+        let mut ops = std::mem::take(&mut *self.group.lock()).into_iter();
+        if ops.len() == 0 {
+            return;
+        }
+        let mut told = Vec::with_capacity(ops.len());
+        let result = self.transact(true, &mut |tx| {
+            for op in ops.by_ref() {
+                told.push(op(tx)?);
+            }
+            Ok(())
+        });
+        let (after, result) = match result {
+            Ok(after) => (after, Ok(())),
+            Err(error) => (After::default(), Err(error)),
+        };
+        self.act(after);
+        for told in told {
+            told(result.clone());
+        }
+    }
+
+    /// Commits groups for as long as the engine is there.
+    pub(crate) async fn run_groups(engine: Weak<Engine>, ready: Arc<Notify>) {
+        loop {
+            ready.notified().await;
+            // Whoever else is ready now joins the same commit.
+            tokio::task::yield_now().await;
+            let Some(engine) = engine.upgrade() else { return };
+            blocking(|| engine.commit_group());
+        }
+    }
+
+    pub(crate) fn group_ready(&self) -> &Arc<Notify> {
+        &self.group_ready
+    }
+
+    pub(crate) fn set_wake(&self, at: Option<Timestamp>) {
+        self.wakes_at.store(at.map_or(u64::MAX, Timestamp::as_millis), Ordering::SeqCst);
+    }
+
+    /// Tells the handler of a job, if one of this program has it; `end` takes the job from it.
+    pub(crate) fn tell_handler(&self, id: &JobId, stop: Stop, end: bool) {
+        let workers: Vec<Arc<WorkerShared>> = {
+            let mut workers = self.workers.lock();
+            workers.retain(|worker| worker.strong_count() > 0);
+            workers.iter().filter_map(Weak::upgrade).collect()
+        };
+        let found = |running: &Arc<Running>| running.id == *id;
+        for running in workers.iter().flat_map(|worker| worker.running()).filter(found) {
+            running.tell(stop);
+            if end {
+                running.end();
+            }
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // The tasks behind see that nobody is there any more.
+        self.tick.notify_one();
+        self.group_ready.notify_one();
+    }
+}
+
+/// Runs something that waits for a disk, where possible without holding up other tasks.
+fn blocking<R>(work: impl FnOnce() -> R) -> R {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}

@@ -1,0 +1,351 @@
+//! The state machine of a job (2.1): what may happen to a document, and what it changes.
+//!
+//! Pure: the time is an argument, nothing is stored or sent here. A refused event changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::document::{Attempt, AttemptOutcome, Failure, Job, Lease, Progress, Status};
+use crate::json::Json;
+use crate::limits::{
+    DEFAULT_CANCEL_GRACE, DEFAULT_COMPLETED_TTL, DEFAULT_FAILED_TTL, MAX_ATTEMPTS_KEPT,
+};
+use crate::time::Timestamp;
+
+/// What holds for all jobs of a kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) completed_ttl: Duration,
+    pub(crate) failed_ttl: Duration,
+    pub(crate) cancel_grace: Duration,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            completed_ttl: DEFAULT_COMPLETED_TTL,
+            failed_ttl: DEFAULT_FAILED_TTL,
+            cancel_grace: DEFAULT_CANCEL_GRACE,
+        }
+    }
+}
+
+/// Why a document was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The state does not allow the event.
+    #[error("{event} is not possible in state {from}")]
+    InvalidTransition {
+        /// The state.
+        from: Status,
+        /// The event.
+        event: &'static str,
+    },
+    /// Another attempt has begun since (J-33).
+    #[error("this attempt is over; attempt {current} is the current one")]
+    StaleAttempt {
+        /// The current attempt.
+        current: u32,
+    },
+    /// The lease has run out (J-03).
+    #[error("the lease has run out")]
+    LeaseLost,
+    /// The job has come to a final state.
+    #[error("the job is {status} already")]
+    AlreadyFinal {
+        /// The state.
+        status: Status,
+    },
+}
+
+/// What a worker that was handed a job's message has to do.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Run it (J-02, J-09).
+    Start,
+    /// Nothing: the job is over, maybe as of now (J-10, J-11).
+    Done,
+    /// Come back later: it may not start yet, or somebody has it.
+    Later(Timestamp),
+}
+
+/// What came of an attempt.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    Ok(Json),
+    /// To be tried again at an instant, if attempts are left.
+    Retry(Failure, Timestamp),
+    Permanent(Failure),
+    Cancelled,
+}
+
+/// What a sweep found.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Swept {
+    /// Nothing is due.
+    Nothing,
+    /// The job has come to a final state (J-08, J-11).
+    Changed,
+    /// The document is to be removed (J-13).
+    Remove,
+}
+
+/// What came of asking for a job to be cancelled.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// It is cancelled (J-07).
+    Done,
+    /// Its handler was told to stop (J-08).
+    Requested,
+}
+
+impl Job {
+    /// J-02, J-09, J-10, J-11: a worker takes the job.
+    pub(crate) fn claim(
+        &mut self,
+        now: Timestamp,
+        worker: &Arc<str>,
+        lease: Duration,
+        rules: &Rules,
+    ) -> Claim {
+        if self.status.is_final() {
+            return Claim::Done;
+        }
+        if self.sweep(now, rules) == Swept::Changed {
+            return Claim::Done;
+        }
+        if self.status == Status::Running {
+            if let Some(lease) = &self.lease
+                && lease.until > now
+            {
+                return Claim::Later(lease.until);
+            }
+            self.end_attempt(now, AttemptOutcome::Lost, None);
+            if self.cancel_requested() {
+                self.finish_as(Status::Cancelled, None, now, rules);
+                return Claim::Done;
+            }
+            if self.attempts_used() >= self.max_attempts {
+                let message = format!("attempt {} was lost, and it was the last one", self.attempt);
+                let failure = Failure::new("LeaseLost", message);
+                self.finish_as(Status::Failed, Some(failure), now, rules);
+                return Claim::Done;
+            }
+        } else if self.run_at > now {
+            return Claim::Later(self.run_at);
+        }
+        self.begin_attempt(now, worker, lease);
+        Claim::Start
+    }
+
+    fn begin_attempt(&mut self, now: Timestamp, worker: &Arc<str>, lease: Duration) {
+        self.status = Status::Running;
+        self.attempt += 1;
+        self.started_at.get_or_insert(now);
+        self.heartbeat_at = Some(now);
+        self.lease = Some(Lease { owner: Arc::clone(worker), until: now.after(lease) });
+        if self.attempts.len() == MAX_ATTEMPTS_KEPT {
+            self.attempts.remove(0);
+        }
+        self.attempts.push(Attempt {
+            n: self.attempt,
+            worker: Arc::clone(worker),
+            started_at: now,
+            ended_at: None,
+            outcome: None,
+            error: None,
+        });
+        if let Some(extra) = &mut self.extra {
+            extra.progress = None;
+        }
+        self.version += 1;
+    }
+
+    /// J-03: a worker says that it is alive.
+    pub(crate) fn heartbeat(
+        &mut self,
+        attempt: u32,
+        now: Timestamp,
+        lease: Duration,
+        progress: Option<Progress>,
+    ) -> Result<(), Refused> {
+        self.check_attempt(attempt, "heartbeat")?;
+        match &mut self.lease {
+            Some(held) if held.until > now => held.until = now.after(lease),
+            _ => return Err(Refused::LeaseLost),
+        }
+        self.heartbeat_at = Some(now);
+        self.set_progress(progress);
+        self.version += 1;
+        Ok(())
+    }
+
+    /// J-24: a lower number is taken, and flagged for the rest of the attempt.
+    fn set_progress(&mut self, progress: Option<Progress>) {
+        let Some(mut progress) = progress else { return };
+        if let Some(before) = self.progress() {
+            progress.progress_reset |= before.progress_reset || progress.done < before.done;
+        }
+        self.extra_mut().progress = Some(progress);
+    }
+
+    /// J-04, J-05, J-06, J-08: an attempt has ended.
+    pub(crate) fn finish(
+        &mut self,
+        attempt: u32,
+        outcome: Outcome,
+        progress: Option<Progress>,
+        now: Timestamp,
+        rules: &Rules,
+    ) -> Result<(), Refused> {
+        self.check_attempt(attempt, "finish")?;
+        self.set_progress(progress);
+        let cancelled = self.cancel_requested();
+        match outcome {
+            Outcome::Ok(result) => {
+                self.end_attempt(now, AttemptOutcome::Ok, None);
+                if cancelled {
+                    self.finish_as(Status::Cancelled, None, now, rules);
+                } else {
+                    self.result = Some(result);
+                    self.finish_as(Status::Completed, None, now, rules);
+                }
+            }
+            Outcome::Cancelled => {
+                self.end_attempt(now, AttemptOutcome::Cancelled, None);
+                self.finish_as(Status::Cancelled, None, now, rules);
+            }
+            Outcome::Retry(failure, run_at) => {
+                let deadline_passed = self.deadline.is_some_and(|deadline| deadline <= now);
+                let left = self.attempts_used() < self.max_attempts && !deadline_passed;
+                self.fail_attempt(failure, left.then_some(run_at), now, rules);
+            }
+            Outcome::Permanent(failure) => self.fail_attempt(failure, None, now, rules),
+        }
+        Ok(())
+    }
+
+    fn fail_attempt(
+        &mut self,
+        failure: Failure,
+        retry_at: Option<Timestamp>,
+        now: Timestamp,
+        rules: &Rules,
+    ) {
+        self.end_attempt(now, AttemptOutcome::Error, Some(failure.clone()));
+        self.extra_mut().last_error = Some(failure.clone());
+        match retry_at {
+            _ if self.cancel_requested() => self.finish_as(Status::Cancelled, None, now, rules),
+            Some(run_at) => {
+                self.status = Status::Retrying;
+                self.lease = None;
+                self.run_at = run_at.max(now);
+                self.version += 1;
+            }
+            None => self.finish_as(Status::Failed, Some(failure), now, rules),
+        }
+    }
+
+    /// J-07, J-08: somebody calls the job off.
+    pub(crate) fn cancel(&mut self, now: Timestamp, rules: &Rules) -> Result<Cancel, Refused> {
+        match self.status {
+            Status::Created | Status::Retrying => {
+                self.finish_as(Status::Cancelled, None, now, rules);
+                Ok(Cancel::Done)
+            }
+            Status::Running => {
+                if !self.cancel_requested() {
+                    self.extra_mut().cancel_by = Some(now.after(rules.cancel_grace));
+                    self.version += 1;
+                }
+                Ok(Cancel::Requested)
+            }
+            status => Err(Refused::AlreadyFinal { status }),
+        }
+    }
+
+    /// J-12: a person has a finished job run again. Its deadline has served its turn.
+    pub(crate) fn retry(&mut self, now: Timestamp) -> Result<(), Refused> {
+        if !self.status.is_final() {
+            return Err(Refused::InvalidTransition { from: self.status, event: "retry" });
+        }
+        self.status = Status::Created;
+        self.run_at = now;
+        self.finished_at = None;
+        self.expires_at = None;
+        self.deadline = None;
+        self.result = None;
+        let attempt = self.attempt;
+        let extra = self.extra_mut();
+        extra.manual_retries += 1;
+        extra.first_attempt = attempt;
+        extra.error = None;
+        extra.progress = None;
+        extra.cancel_by = None;
+        self.version += 1;
+        Ok(())
+    }
+
+    /// J-08, J-11, J-13: what time alone does.
+    pub(crate) fn sweep(&mut self, now: Timestamp, rules: &Rules) -> Swept {
+        if self.status.is_final() {
+            return match self.expires_at {
+                Some(expires) if expires <= now => Swept::Remove,
+                _ => Swept::Nothing,
+            };
+        }
+        if let Some(deadline) = self.deadline
+            && deadline <= now
+        {
+            self.end_attempt(now, AttemptOutcome::Deadline, None);
+            let failure = Failure::new("DeadlineExceeded", format!("not finished by {deadline}"));
+            self.finish_as(Status::Failed, Some(failure), now, rules);
+            return Swept::Changed;
+        }
+        if self.status == Status::Running && self.cancel_by().is_some_and(|by| by <= now) {
+            self.end_attempt(now, AttemptOutcome::Cancelled, None);
+            self.finish_as(Status::Cancelled, None, now, rules);
+            return Swept::Changed;
+        }
+        Swept::Nothing
+    }
+
+    fn check_attempt(&self, attempt: u32, event: &'static str) -> Result<(), Refused> {
+        if attempt < self.attempt {
+            return Err(Refused::StaleAttempt { current: self.attempt });
+        }
+        match self.status {
+            Status::Running if attempt == self.attempt => Ok(()),
+            status if status.is_final() => Err(Refused::AlreadyFinal { status }),
+            from => Err(Refused::InvalidTransition { from, event }),
+        }
+    }
+
+    /// Ends the attempt that runs, if one does.
+    fn end_attempt(&mut self, now: Timestamp, outcome: AttemptOutcome, error: Option<Failure>) {
+        if self.status != Status::Running {
+            return;
+        }
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.ended_at = Some(now);
+            attempt.outcome = Some(outcome);
+            attempt.error = error.map(Arc::new);
+        }
+    }
+
+    fn finish_as(&mut self, status: Status, error: Option<Failure>, now: Timestamp, rules: &Rules) {
+        let ttl = match status {
+            Status::Completed => rules.completed_ttl,
+            _ => rules.failed_ttl,
+        };
+        self.status = status;
+        self.lease = None;
+        self.finished_at = Some(now);
+        self.expires_at = Some(now.after(ttl));
+        if let Some(error) = error {
+            self.extra_mut().error = Some(error);
+        }
+        self.version += 1;
+    }
+}

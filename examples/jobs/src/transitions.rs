@@ -1,0 +1,448 @@
+//! The transitions of jobs as they are written: the state machine's answers, and the rows of the
+//! outbox that belong into the same transaction (J-35, J-36).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::document::{AttemptOutcome, Failure, Job, Progress, Status};
+use crate::engine::{After, Engine};
+use crate::error::{StoreError, SubmitError};
+use crate::handler::Kind;
+use crate::id::JobId;
+use crate::json::Json;
+use crate::machine::{Cancel, Claim, Outcome, Refused, Swept};
+use crate::message::job_message;
+use crate::new_job::NewJob;
+use crate::running::Stop;
+use crate::store::{OutboxKey, OutboxMessage, OutboxRow, StoreTx};
+use crate::time::Timestamp;
+
+/// A transaction at an instant, with what has to follow it.
+pub(crate) struct Tx<'a> {
+    pub(crate) tx: &'a mut dyn StoreTx,
+    pub(crate) engine: &'a Engine,
+    pub(crate) now: Timestamp,
+    pub(crate) after: &'a mut After,
+}
+
+/// What came of a submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The job's id.
+    pub id: JobId,
+    /// Whether the job is new; not so if its idempotency key or id was used for the same job.
+    pub is_new: bool,
+}
+
+/// What a handler said.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    Ok(Json),
+    Retry(Failure, Option<Duration>),
+    Permanent(Failure),
+    Cancelled,
+}
+
+/// A job that a worker has claimed.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) kind: Arc<Kind>,
+    pub(crate) args: Json,
+    pub(crate) attempt: u32,
+    pub(crate) priority: i32,
+    pub(crate) correlation_id: Option<Arc<str>>,
+}
+
+/// What came of a claim.
+#[derive(Debug)]
+pub(crate) enum Claimed {
+    Start(Started),
+    /// The message has served its turn.
+    Ack,
+    /// The message is needed later.
+    After(Duration),
+}
+
+/// What to do with a job's message.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Settle {
+    Ack,
+    After(Duration),
+}
+
+impl Tx<'_> {
+    /// J-01: all of the jobs or none.
+    pub(crate) fn submit(
+        &mut self,
+        jobs: Vec<NewJob>,
+    ) -> Result<Result<Vec<Submission>, SubmitError>, StoreError> {
+        let mut known = Vec::with_capacity(jobs.len());
+        for (place, job) in jobs.iter().enumerate() {
+            match self.known(job, jobs.get(..place).unwrap_or_default())? {
+                Ok(id) => known.push(id),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        let mut submitted: Vec<Submission> = Vec::with_capacity(jobs.len());
+        for (job, known) in jobs.into_iter().zip(known) {
+            submitted.push(match known {
+                Known::No => Submission { id: self.insert(job)?, is_new: true },
+                Known::As(id) => Submission { id, is_new: false },
+                Known::Before(place) => {
+                    let id = submitted.get(place).map(|submission| submission.id.clone());
+                    Submission { id: id.unwrap_or_else(|| self.new_id()), is_new: false }
+                }
+            });
+        }
+        Ok(Ok(submitted))
+    }
+
+    /// Whether a job was submitted before, under its key or its id.
+    fn known(
+        &mut self,
+        job: &NewJob,
+        before: &[NewJob],
+    ) -> Result<Result<Known, SubmitError>, StoreError> {
+        let key = job.rest.as_ref().and_then(|rest| rest.idempotency_key.clone());
+        if key.is_none() && job.id.is_none() {
+            return Ok(Ok(Known::No));
+        }
+        let by_key = key.as_deref().map(|key| self.tx.job_of_key(key)).transpose()?.flatten();
+        let found = match by_key.as_ref().or(job.id.as_ref()) {
+            Some(id) => self.tx.get(id)?,
+            None => None,
+        };
+        let (field, name) = match (&key, &job.id) {
+            (Some(key), id) if by_key.is_some() || id.is_none() => {
+                ("idempotency_key", key.to_string())
+            }
+            (_, Some(id)) => ("id", id.to_string()),
+            (_, None) => ("idempotency_key", String::new()),
+        };
+        if let Some(found) = found {
+            let same = *found.kind == *job.kind
+                && found.args.means(&job.args)
+                && job.id.as_ref().is_none_or(|id| *id == found.id);
+            return Ok(match same {
+                true => Ok(Known::As(found.id)),
+                false => Err(SubmitError::Conflict { field, key: name, id: found.id }),
+            });
+        }
+        let clash = before.iter().position(|other| {
+            let other_key = other.rest.as_ref().and_then(|rest| rest.idempotency_key.as_ref());
+            (key.is_some() && key.as_ref() == other_key) || (job.id.is_some() && job.id == other.id)
+        });
+        Ok(match clash.and_then(|place| before.get(place).map(|other| (place, other))) {
+            None => Ok(Known::No),
+            Some((place, other))
+                if other.kind == job.kind && other.id == job.id && other.args.means(&job.args) =>
+            {
+                Ok(Known::Before(place))
+            }
+            Some((_, other)) => {
+                let id = other.id.clone().unwrap_or_else(|| self.new_id());
+                Err(SubmitError::Conflict { field, key: name, id })
+            }
+        })
+    }
+
+    fn new_id(&self) -> JobId {
+        self.engine.ids.next(self.now)
+    }
+
+    fn insert(&mut self, job: NewJob) -> Result<JobId, StoreError> {
+        let kind = self.engine.kind(&job.kind);
+        let id = job.id.clone().unwrap_or_else(|| self.new_id());
+        let mut job = Box::new(job.into_job(id, kind.max_attempts, self.now));
+        job.kind = Arc::clone(&kind.name);
+        self.after.due(job.due());
+        let (key, message) = loop {
+            let key = OutboxKey { at: job.run_at, id: job.id.clone(), number: 0 };
+            let message = (job.run_at <= self.now).then(|| job_message(&job));
+            match self.tx.insert(job)? {
+                None => break (key, message),
+                // An id made here can only be taken if seed and time repeat; a later one is free.
+                Some(mut refused) => {
+                    refused.id = self.new_id();
+                    job = refused;
+                }
+            }
+        };
+        let id = key.id.clone();
+        self.file_start(key, message)?;
+        count(&self.engine.counters.submitted);
+        Ok(id)
+    }
+
+    /// Writes the row for a job's message, to be published at once or when its time comes.
+    fn file_start(
+        &mut self,
+        key: OutboxKey,
+        message: Option<siftbus::Message>,
+    ) -> Result<(), StoreError> {
+        self.after.changed.push(key.id.clone());
+        self.tx.push_outbox(&OutboxRow { key: key.clone(), message: None })?;
+        match message {
+            Some(message) => self.after.publish.push((key, message)),
+            None => self.after.due(Some(key.at)),
+        }
+        Ok(())
+    }
+
+    /// J-02, J-09, J-10: a worker was handed a job's message.
+    pub(crate) fn claim(
+        &mut self,
+        id: &JobId,
+        worker: &Arc<str>,
+        lease: Duration,
+    ) -> Result<Claimed, StoreError> {
+        let (now, engine) = (self.now, self.engine);
+        let mut claimed = Claimed::Ack;
+        self.update(id, &mut |job| {
+            let kind = engine.kind(&job.kind);
+            let was_running = job.status == Status::Running;
+            let version = job.version;
+            claimed = match job.claim(now, worker, lease, &kind.rules) {
+                Claim::Done => Claimed::Ack,
+                Claim::Later(at) => Claimed::After(now.until(at)),
+                Claim::Start => {
+                    count(&engine.counters.started);
+                    Claimed::Start(Started {
+                        args: job.args.clone(),
+                        attempt: job.attempt,
+                        priority: job.priority,
+                        correlation_id: job
+                            .extra
+                            .as_ref()
+                            .and_then(|extra| extra.correlation_id.clone()),
+                        kind,
+                    })
+                }
+            };
+            let changed = job.version != version;
+            if was_running && changed {
+                count(&engine.counters.leases_lost);
+            }
+            changed
+        })?;
+        Ok(claimed)
+    }
+
+    /// J-03.
+    pub(crate) fn heartbeat(
+        &mut self,
+        id: &JobId,
+        attempt: u32,
+        lease: Duration,
+        mut progress: Option<Progress>,
+    ) -> Result<Result<(), Changed>, StoreError> {
+        let now = self.now;
+        let mut answer = Err(Changed::Absent);
+        self.update(id, &mut |job| {
+            let beat = job.heartbeat(attempt, now, lease, progress.take());
+            answer = beat.map_err(Changed::Refused);
+            answer.is_ok()
+        })?;
+        Ok(answer)
+    }
+
+    /// J-04, J-05, J-06, J-08. Answers what to do with the message.
+    pub(crate) fn finish(
+        &mut self,
+        id: &JobId,
+        attempt: u32,
+        verdict: Verdict,
+        mut progress: Option<Progress>,
+    ) -> Result<Result<Settle, Changed>, StoreError> {
+        let (now, engine) = (self.now, self.engine);
+        let mut answer = Err(Changed::Absent);
+        let mut verdict = Some(verdict);
+        self.update(id, &mut |job| {
+            let kind = engine.kind(&job.kind);
+            let outcome = match verdict.take() {
+                Some(Verdict::Ok(result)) => Outcome::Ok(result),
+                Some(Verdict::Permanent(failure)) => Outcome::Permanent(failure),
+                Some(Verdict::Retry(failure, after)) => {
+                    let usual = || kind.retry.delay_of(attempt, &failure, engine.ids.random());
+                    let at = now.after(after.unwrap_or_else(usual));
+                    Outcome::Retry(failure, at)
+                }
+                Some(Verdict::Cancelled) | None => Outcome::Cancelled,
+            };
+            answer = match job.finish(attempt, outcome, progress.take(), now, &kind.rules) {
+                Ok(()) if job.status == Status::Retrying => {
+                    count(&engine.counters.retried);
+                    Ok(Settle::After(now.until(job.run_at)))
+                }
+                Ok(()) => Ok(Settle::Ack),
+                Err(refused) => Err(Changed::Refused(refused)),
+            };
+            answer.is_ok()
+        })?;
+        Ok(answer)
+    }
+
+    /// J-07, J-08.
+    pub(crate) fn cancel(&mut self, id: &JobId) -> Result<Result<Cancel, Changed>, StoreError> {
+        let (now, engine) = (self.now, self.engine);
+        let mut answer = Err(Changed::Absent);
+        let mut row = None;
+        self.update(id, &mut |job| {
+            let (version, run_at) = (job.version, job.run_at);
+            let kind = engine.kind(&job.kind);
+            answer = job.cancel(now, &kind.rules).map_err(Changed::Refused);
+            row = Some(OutboxKey { at: run_at, id: job.id.clone(), number: 0 });
+            job.version != version
+        })?;
+        if let (Ok(Cancel::Done), Some(row)) = (&answer, row) {
+            self.tx.remove_outbox(&row)?;
+        }
+        Ok(answer)
+    }
+
+    /// J-12.
+    pub(crate) fn retry(&mut self, id: &JobId) -> Result<Result<(), Changed>, StoreError> {
+        let now = self.now;
+        let mut answer = Err(Changed::Absent);
+        let mut message = None;
+        self.update(id, &mut |job| {
+            answer = job.retry(now).map_err(Changed::Refused);
+            if answer.is_ok() {
+                message = Some(job_message(job));
+            }
+            answer.is_ok()
+        })?;
+        if let Some(message) = message {
+            let key = OutboxKey { at: now, id: id.clone(), number: 0 };
+            self.file_start(key, Some(message))?;
+        }
+        Ok(answer)
+    }
+
+    /// J-08, J-11, J-13.
+    pub(crate) fn sweep(&mut self, id: &JobId) -> Result<Option<Stop>, StoreError> {
+        let (now, engine) = (self.now, self.engine);
+        let mut swept = Swept::Nothing;
+        let mut stop = None;
+        self.update(id, &mut |job| {
+            let kind = engine.kind(&job.kind);
+            let was_running = job.status == Status::Running;
+            swept = job.sweep(now, &kind.rules);
+            let deadline = job
+                .attempts
+                .last()
+                .is_some_and(|attempt| attempt.outcome == Some(AttemptOutcome::Deadline));
+            if was_running && swept == Swept::Changed {
+                stop = Some(if deadline { Stop::DeadlineExceeded } else { Stop::Cancelled });
+            }
+            swept == Swept::Changed
+        })?;
+        if swept == Swept::Remove {
+            self.tx.remove(id)?;
+            self.after.changed.push(id.clone());
+            count(&engine.counters.expired);
+        }
+        Ok(stop)
+    }
+
+    /// Changes a document; a job that comes to a final state leaves its messages in the outbox.
+    fn update(
+        &mut self,
+        id: &JobId,
+        change: &mut dyn FnMut(&mut Job) -> bool,
+    ) -> Result<(), StoreError> {
+        let engine = self.engine;
+        let mut rows = Vec::new();
+        let mut due = None;
+        let mut changed = false;
+        self.tx.update(id, &mut |job| {
+            let was_final = job.status.is_final();
+            changed = change(job);
+            if changed {
+                due = job.due();
+            }
+            if changed && !was_final && job.status.is_final() {
+                count(match job.status {
+                    Status::Completed => &engine.counters.completed,
+                    Status::Cancelled => &engine.counters.cancelled,
+                    _ => &engine.counters.failed,
+                });
+                rows.extend(final_rows(engine, job));
+            }
+            changed
+        })?;
+        if changed {
+            self.after.changed.push(id.clone());
+            self.after.due(due);
+        }
+        for row in &rows {
+            self.tx.push_outbox(row)?;
+            self.after.due(Some(row.key.at));
+        }
+        Ok(())
+    }
+}
+
+/// Why a job was not changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Changed {
+    Absent,
+    Refused(Refused),
+}
+
+impl Changed {
+    pub(crate) fn error(self, id: &JobId) -> crate::error::JobsError {
+        match self {
+            Changed::Absent => crate::error::JobsError::NotFound(id.clone()),
+            Changed::Refused(reason) => crate::error::JobsError::refused(id, reason),
+        }
+    }
+}
+
+/// Where a job to be submitted is already.
+enum Known {
+    No,
+    As(JobId),
+    Before(usize),
+}
+
+/// The completion event (J-36) and the dead letter (J-06) of a job that has ended.
+fn final_rows(engine: &Engine, job: &Job) -> Vec<OutboxRow> {
+    let mut rows = Vec::new();
+    let mut push = |topic: &str, attributes: BTreeMap<String, String>, data: String| {
+        let at = job.finished_at.unwrap_or(Timestamp::FIRST);
+        let number = job.version * 2 + rows.len() as u64;
+        let key = OutboxKey { at, id: job.id.clone(), number };
+        let message = OutboxMessage { topic: topic.to_owned(), attributes, data };
+        rows.push(OutboxRow { key, message: Some(message) });
+    };
+    if let Some(events) = &engine.settings.events {
+        let mut attributes = BTreeMap::from([
+            ("job_id".to_owned(), job.id.to_string()),
+            ("kind".to_owned(), job.kind.to_string()),
+            ("status".to_owned(), job.status.to_string()),
+        ]);
+        if let Some(id) = job.correlation_id() {
+            attributes.insert("correlid".to_owned(), id.to_owned());
+        }
+        push(events.name(), attributes, job.view().as_str().to_owned());
+    }
+    if let Some(dead_letters) = &engine.settings.dead_letters
+        && job.status == Status::Failed
+    {
+        let message = job_message(job);
+        let mut attributes: BTreeMap<String, String> =
+            message.attributes().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let error = job.error().cloned().unwrap_or_default();
+        attributes.insert("error".to_owned(), error.name);
+        attributes.insert("attempt".to_owned(), job.attempt.to_string());
+        push(dead_letters.name(), attributes, job.args.as_str().to_owned());
+    }
+    rows
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
