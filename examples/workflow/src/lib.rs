@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 pub mod bad_cases;
+pub mod cases;
 pub mod engine;
 pub mod language;
 mod poll;

@@ -22,7 +22,7 @@ use super::state::{Closed, EventId, State, Status};
 use super::step::Signal;
 use super::time::Timestamp;
 use super::token::hex;
-use crate::language::{Definition, DefinitionError};
+use crate::language::{Definition, DefinitionError, LanguageLimits};
 use crate::store::Table;
 
 /// The flows of a store, and their definitions as far as they were needed.
@@ -693,8 +693,8 @@ fn check_name(what: &str, name: &str) -> Result<(), FlowError> {
 pub(super) fn parsed(
     text: &str,
 ) -> Result<(Definition, Vec<DefinitionError>), Vec<DefinitionError>> {
-    let _ = text;
-    Err(Vec::new())
+    let checked = Definition::check(text, &LanguageLimits::default());
+    checked.definition.map(|definition| (definition, checked.warnings)).ok_or(checked.errors)
 }
 
 /// Characters of a name.

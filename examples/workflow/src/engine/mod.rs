@@ -25,6 +25,7 @@ mod token;
 pub use calls::{
     Answer, Description, FlowDescription, Report, StartExecution, Started,
 };
+pub(crate) use dispatch::ensure_topic;
 pub use dispatch::{CANCEL_TOPIC, REPLY_TOPIC, task_topic, worker_subscription};
 pub use error::{FlowError, OpenError};
 pub use event::*;

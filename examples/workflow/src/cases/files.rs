@@ -1,0 +1,210 @@
+//! The files of a case, read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::{fs, io};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::doubles::Double;
+
+/// A case: one flow, its surroundings, and what is expected of it.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The name of the folder, which is the name of the flow.
+    pub name: String,
+    /// The text of `flow.yaml`.
+    pub definition: String,
+    /// `input.json`.
+    pub input: Value,
+    /// `workers.json`: a double for each resource.
+    pub workers: BTreeMap<String, Double>,
+    /// `script.json`, ordered by time.
+    pub script: Vec<Action>,
+    /// `expected.json`.
+    pub expected: Expected,
+    /// The texts of `subflows/*.yaml`, by name.
+    pub subflows: BTreeMap<String, String>,
+}
+
+/// What is done at a virtual time, after everything else of that instant has settled.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Action {
+    /// Milliseconds after the start.
+    pub at_ms: u64,
+    /// What is done.
+    #[serde(flatten)]
+    pub kind: ActionKind,
+}
+
+/// What an action does.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum ActionKind {
+    /// Reports success of a callback task.
+    ReportSucceeded {
+        /// The step whose task is meant.
+        token_of: Option<String>,
+        /// Which attempt of it, counted from 1; the last if absent.
+        nth: Option<usize>,
+        /// A token as it is, instead.
+        token: Option<String>,
+        /// The output, as text.
+        output: Value,
+        /// `ok` or the name of an error.
+        expect: Option<String>,
+    },
+    /// Reports failure of a callback task.
+    ReportFailed {
+        /// The step whose task is meant.
+        token_of: Option<String>,
+        /// Which attempt of it, counted from 1; the last if absent.
+        nth: Option<usize>,
+        /// A token as it is, instead.
+        token: Option<String>,
+        /// The error's name.
+        error: String,
+        /// The cause.
+        #[serde(default)]
+        cause: String,
+        /// `ok` or the name of an error.
+        expect: Option<String>,
+    },
+    /// Reports that a callback task is alive.
+    ReportHeartbeat {
+        /// The step whose task is meant.
+        token_of: Option<String>,
+        /// Which attempt of it, counted from 1; the last if absent.
+        nth: Option<usize>,
+        /// A token as it is, instead.
+        token: Option<String>,
+        /// `ok` or the name of an error.
+        expect: Option<String>,
+    },
+    /// Stops the execution.
+    Stop {
+        /// The error's name.
+        #[serde(default)]
+        error: String,
+        /// The cause.
+        #[serde(default)]
+        cause: String,
+        /// `ok` or the name of an error.
+        expect: Option<String>,
+    },
+    /// Drops the engine and the bus, and opens the store again.
+    Restart,
+    /// Looks at the execution.
+    Expect {
+        /// Its status.
+        status: Option<String>,
+        /// The type and step of its last event.
+        last_event: Option<(String, String)>,
+    },
+}
+
+/// What is expected; only what is present is checked.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Expected {
+    /// The final status.
+    pub status: Option<String>,
+    /// The output.
+    pub output: Option<Value>,
+    /// The error's name.
+    pub error: Option<String>,
+    /// The cause.
+    pub cause: Option<String>,
+    /// End − start.
+    pub elapsed_ms: Option<u64>,
+    /// The steps entered, in order.
+    pub visited: Option<Vec<String>>,
+    /// The steps entered, in any order.
+    pub visited_unordered: Option<Vec<String>>,
+    /// How often each resource was invoked, without what crashes repeat.
+    pub invocations: Option<BTreeMap<String, usize>>,
+    /// The inputs of the invocations of each resource, in any order.
+    pub invocation_inputs: Option<BTreeMap<String, Vec<Value>>>,
+    /// The parameters of messages, in any order: by resource, or of all.
+    pub published: Option<Published>,
+    /// Events that come in this order, others between them.
+    pub events_in_order: Option<Vec<(String, String)>>,
+    /// How many events there are at most.
+    pub event_count_max: Option<u32>,
+}
+
+/// The parameters of published messages.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Published {
+    /// By resource.
+    ByResource(BTreeMap<String, Vec<Value>>),
+    /// Of all resources.
+    All(Vec<Value>),
+}
+
+/// Why the files of a case cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {why}")]
+pub struct CaseError {
+    /// The file.
+    pub file: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl Case {
+    /// Reads the folder of a case.
+    ///
+    /// # Errors
+    ///
+    /// [`CaseError`] names the file that is missing or cannot be read.
+    pub fn read(folder: &Path) -> Result<Self, CaseError> {
+        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.ok_or_else(|| bad("", "the folder has no name"))?;
+        let mut subflows = BTreeMap::new();
+        let nested = folder.join("subflows");
+        if nested.is_dir() {
+            let entries = fs::read_dir(&nested).map_err(|error| bad("subflows", error))?;
+            for entry in entries {
+                let path = entry.map_err(|error| bad("subflows", error))?.path();
+                let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+                let yaml = path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+                if let (Some(stem), true) = (stem, yaml) {
+                    subflows.insert(stem, text(&path)?);
+                }
+            }
+        }
+        let mut script: Vec<Action> = json(folder, "script.json")?.unwrap_or_default();
+        script.sort_by_key(|action| action.at_ms);
+        Ok(Self {
+            name,
+            definition: text(&folder.join("flow.yaml"))?,
+            input: json(folder, "input.json")?.unwrap_or_else(|| serde_json::json!({})),
+            workers: json(folder, "workers.json")?.unwrap_or_default(),
+            script,
+            expected: json(folder, "expected.json")?.unwrap_or_default(),
+            subflows,
+        })
+    }
+}
+
+fn text(path: &Path) -> Result<String, CaseError> {
+    fs::read_to_string(path).map_err(|error| bad(&path.display().to_string(), error))
+}
+
+/// A JSON file, if there is one.
+fn json<T: serde::de::DeserializeOwned>(
+    folder: &Path,
+    file: &str,
+) -> Result<Option<T>, CaseError> {
+    match fs::read_to_string(folder.join(file)) {
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| bad(file, error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(bad(file, error)),
+    }
+}
+
+fn bad(file: &str, why: impl ToString) -> CaseError {
+    CaseError { file: file.to_owned(), why: why.to_string() }
+}

@@ -1,0 +1,14 @@
+//! Flows as test cases: a folder holds a definition, an input, worker doubles, a script, and what is
+//! expected; [`run`] plays it in virtual time.
+//!
+//! The format is described in `cases/README.md`. Doubles are of use beyond that: they stand in for
+//! workers wherever a flow is to be tried without them.
+
+mod compare;
+mod doubles;
+mod files;
+mod runner;
+
+pub use doubles::Doubles;
+pub use files::{Action, ActionKind, Case, CaseError, Expected};
+pub use runner::{CaseOptions, CaseStore, Outcome, run};
