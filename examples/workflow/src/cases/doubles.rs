@@ -244,7 +244,8 @@ impl Reply {
 
 /// A reply to an invocation, with what tells whose it is.
 pub(crate) fn reply(invocation: &Message, status: &str, message: Message) -> Message {
-    let mut message = message.with_attribute("type", "task-result").with_attribute("status", status);
+    let mut message =
+        message.with_attribute("type", "task-result").with_attribute("status", status);
     for key in ["engine_id", "flow", "correlid", "task_id"] {
         if let Some(value) = invocation.attribute(key) {
             message = message.with_attribute(key, value);
@@ -290,9 +291,9 @@ fn filled(output: &Value, input: &Value) -> Value {
 pub(super) fn is_subset(part: &Value, whole: &Value) -> bool {
     match (part, whole) {
         (Value::Null, _) => whole.is_null() || whole.is_object(),
-        (Value::Object(part), Value::Object(whole)) => part.iter().all(|(key, value)| {
-            whole.get(key).is_some_and(|found| is_subset_of_key(value, found))
-        }),
+        (Value::Object(part), Value::Object(whole)) => part
+            .iter()
+            .all(|(key, value)| whole.get(key).is_some_and(|found| is_subset_of_key(value, found))),
         _ => super::compare::same(part, whole),
     }
 }

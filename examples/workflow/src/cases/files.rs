@@ -194,10 +194,7 @@ fn text(path: &Path) -> Result<String, CaseError> {
 }
 
 /// A JSON file, if there is one.
-fn json<T: serde::de::DeserializeOwned>(
-    folder: &Path,
-    file: &str,
-) -> Result<Option<T>, CaseError> {
+fn json<T: serde::de::DeserializeOwned>(folder: &Path, file: &str) -> Result<Option<T>, CaseError> {
     match fs::read_to_string(folder.join(file)) {
         Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| bad(file, error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

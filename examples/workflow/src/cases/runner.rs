@@ -146,6 +146,8 @@ impl<'a> Stage<'a> {
     }
 
     fn open(&mut self, crashing: bool) -> Result<(), String> {
+        // A clock belongs to one bus: the next one goes on where the last one stood.
+        self.clock = ManualClock::starting_at(self.clock.now());
         let bus = Bus::builder().clock(Clock::manual(&self.clock)).seed(SEED).build();
         let store = self.store.open()?;
         let store: Arc<dyn Store> = match crashing {
@@ -280,9 +282,11 @@ impl<'a> Stage<'a> {
             ActionKind::Stop { error, cause, expect } => {
                 let name = &self.case.name;
                 let before = self.crashes;
-                let answer = self.call(|engine| match engine.stop_execution(name, EXECUTION, error, cause) {
-                    Err(error) => Err(error),
-                    Ok(()) => Ok(()),
+                let answer = self.call(|engine| {
+                    match engine.stop_execution(name, EXECUTION, error, cause) {
+                        Err(error) => Err(error),
+                        Ok(()) => Ok(()),
+                    }
                 })?;
                 // The crash came after the commit: the call had done its work.
                 let crashed = self.crashes > before;

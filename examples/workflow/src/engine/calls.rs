@@ -141,24 +141,24 @@ pub struct Description {
 impl Description {
     /// The answer as the service writes it: inputs and outputs are JSON text.
     pub fn view(&self) -> Value {
-        let mut view = json!({
-            "Name": self.name,
-            "FlowName": self.flow,
-            "Status": self.status.name(),
-            "Input": self.input.to_string(),
-            "StartedTime": self.started.to_string(),
-        });
+        let mut view = serde_json::Map::new();
+        let mut put = |key: &str, text: String| view.insert(key.to_owned(), json!(text));
+        put("Name", self.name.clone());
+        put("FlowName", self.flow.clone());
+        put("Status", self.status.name().to_owned());
+        put("Input", self.input.to_string());
+        put("StartedTime", self.started.to_string());
         if let Some(ended) = self.ended {
-            view["StoppedTime"] = json!(ended.to_string());
+            put("StoppedTime", ended.to_string());
         }
         if let Some(output) = &self.output {
-            view["Output"] = json!(output.to_string());
+            put("Output", output.to_string());
         }
         if let Some(failure) = &self.failure {
-            view["Error"] = json!(failure.error);
-            view["Cause"] = json!(failure.cause);
+            put("Error", failure.error.clone());
+            put("Cause", failure.cause.clone());
         }
-        view
+        Value::Object(view)
     }
 }
 
@@ -686,7 +686,9 @@ fn check_name(what: &str, name: &str) -> Result<(), FlowError> {
         return Ok(());
     }
     let shown = super::step::cut(name, 40);
-    let why = format!("{shown:?} cannot be the name of a {what}: a letter or `_`, then up to 127 letters, digits, `_` or `-`");
+    let why = format!(
+        "{shown:?} cannot be the name of a {what}: a letter or `_`, then up to 127 letters, digits, `_` or `-`"
+    );
     Err(FlowError::InvalidArgument(why))
 }
 

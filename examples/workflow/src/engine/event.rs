@@ -287,8 +287,8 @@ impl Event {
             | EventKind::IterationExited { index, status, failure } => {
                 let mut detail = json!({"index": index, "status": status.name()});
                 if let Some(failure) = failure {
-                    detail["error"] = json!(failure.error);
-                    detail["cause"] = json!(failure.cause);
+                    set(&mut detail, "error", json!(failure.error));
+                    set(&mut detail, "cause", json!(failure.cause));
                 }
                 detail
             }
@@ -296,7 +296,7 @@ impl Event {
                 let task_id = format!("{execution}/{}", self.id);
                 let mut detail = json!({"taskId": task_id, "attempt": attempt, "input": input});
                 if let Some(params) = params {
-                    detail["serviceParams"] = (**params).clone();
+                    set(&mut detail, "serviceParams", (**params).clone());
                 }
                 with_missing(detail, missing)
             }
@@ -319,9 +319,15 @@ impl Event {
     }
 }
 
+fn set(detail: &mut Value, key: &str, value: Value) {
+    if let Value::Object(detail) = detail {
+        detail.insert(key.to_owned(), value);
+    }
+}
+
 fn with_missing(mut detail: Value, missing: &[String]) -> Value {
     if !missing.is_empty() {
-        detail["missing"] = json!(missing);
+        set(&mut detail, "missing", json!(missing));
     }
     detail
 }

@@ -12,9 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::event::{BranchStatus, Event, EventKind, Failure};
 use super::program::{Program, TOP_LIST};
-use super::state::{
-    Activity, Closed, EventId, Fan, Frame, Phase, Scope, State, Status, TaskState,
-};
+use super::state::{Activity, Closed, EventId, Fan, Frame, Phase, Scope, State, Status, TaskState};
 use super::time::Timestamp;
 use super::token::hex;
 use crate::language::{Jitter, Pattern, RetryPolicy, Step, StepKind, Task};
@@ -341,18 +339,13 @@ impl Fold<'_> {
     fn task_succeeded(&mut self, output: &Value) -> Folded {
         let step = self.task(|activity| *activity = Activity::Instant)?;
         if self.task_of(step)?.pattern == Pattern::WaitForCallback {
-            let closed =
-                Closed::Reported { event: self.event.id, digest: digest_success(output) };
+            let closed = Closed::Reported { event: self.event.id, digest: digest_success(output) };
             self.state.closed.insert(self.event.scheduled, closed);
         }
         Ok(())
     }
 
-    fn task_failed(
-        &mut self,
-        failure: &Failure,
-        closed: impl FnOnce() -> Closed,
-    ) -> Folded {
+    fn task_failed(&mut self, failure: &Failure, closed: impl FnOnce() -> Closed) -> Folded {
         let scheduled = self.event.scheduled;
         let (id, attempt, step) = {
             let (id, frame, task) = self.state.task_frame(scheduled).ok_or("no such task")?;

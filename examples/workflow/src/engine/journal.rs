@@ -14,7 +14,7 @@ use super::time::Timestamp;
 use crate::store::{Batch, Store, StoreError, Table};
 
 /// The number of an execution in its store.
-pub type Sequence = u64;
+pub(crate) type Sequence = u64;
 
 /// What is known about an execution besides its events. Written when it starts and when it ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,12 +135,7 @@ pub(crate) fn sequence_of(key: &[u8]) -> Option<Sequence> {
     Some(Sequence::from_be_bytes(*key.last_chunk()?))
 }
 
-pub(crate) fn put<T: Serialize>(
-    batch: &mut Batch,
-    table: Table,
-    key: impl Into<Vec<u8>>,
-    row: &T,
-) {
+pub(crate) fn put<T: Serialize>(batch: &mut Batch, table: Table, key: impl Into<Vec<u8>>, row: &T) {
     batch.put(table, key, encode(row));
 }
 
@@ -211,10 +206,7 @@ pub(crate) fn put_snapshot(batch: &mut Batch, sequence: Sequence, state: &State)
 }
 
 /// The stored state of an execution; one that cannot be read is as good as none.
-pub(crate) fn snapshot(
-    store: &dyn Store,
-    sequence: Sequence,
-) -> Result<Option<State>, StoreError> {
+pub(crate) fn snapshot(store: &dyn Store, sequence: Sequence) -> Result<Option<State>, StoreError> {
     match read::<Snapshot<State>>(store, Table::Snapshot, &sequence_key(sequence)) {
         Ok(snapshot) => Ok(snapshot.map(|snapshot| snapshot.state)),
         Err(ReadError::Corrupt(_)) => Ok(None),

@@ -22,18 +22,16 @@ mod step;
 mod time;
 mod token;
 
-pub use calls::{
-    Answer, Description, FlowDescription, Report, StartExecution, Started,
-};
+pub use calls::{Answer, Description, FlowDescription, Report, StartExecution, Started};
 pub(crate) use dispatch::ensure_topic;
 pub use dispatch::{CANCEL_TOPIC, REPLY_TOPIC, task_topic, worker_subscription};
 pub use error::{FlowError, OpenError};
 pub use event::*;
 pub use fold::Misfit;
 pub use limits::FlowLimits;
-pub use program::{Program, StepId};
+pub use program::{ListId, Program, StepId};
 pub use shell::{Engine, EngineOptions, EngineStats};
-pub use state::{Status, State};
+pub use state::{Activity, Closed, EventId, Fan, Frame, Phase, Scope, State, Status, TaskState};
 pub use step::{Command, Context, Signal, Transition, step};
 pub use time::Timestamp;
-pub use token::{TokenKey, TokenOf};
+pub use token::{KEY_BYTES, TokenKey, TokenOf};

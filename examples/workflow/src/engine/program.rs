@@ -84,4 +84,4 @@ impl Program {
 }
 
 /// The list that every execution starts with.
-pub const TOP_LIST: ListId = 0;
+pub(crate) const TOP_LIST: ListId = 0;

@@ -86,9 +86,7 @@ impl Engine {
         }
         match damaged {
             // A flow that vanishes silently could be created anew over the old one.
-            Some((key, why)) => {
-                Err(StoreError::Corrupt { table: Table::Flow.name(), key, why })
-            }
+            Some((key, why)) => Err(StoreError::Corrupt { table: Table::Flow.name(), key, why }),
             None => Ok(()),
         }
     }
@@ -187,8 +185,7 @@ impl Engine {
     fn settle(&mut self, sequence: Sequence, live: Live) {
         if live.head.callback.is_some() {
             // The task may belong to an execution that is read later: tell it with the first turn.
-            self.names
-                .insert((Arc::clone(&live.head.name), Arc::clone(&live.head.flow)), sequence);
+            self.names.insert((Arc::clone(&live.head.name), Arc::clone(&live.head.flow)), sequence);
             self.live.insert(sequence, live);
             self.commands.push_back((sequence, Command::Finished));
         } else {

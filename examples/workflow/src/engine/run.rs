@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::event::{
-    BranchStatus, EventKind, Failure, PARAMETER_ERROR, STEP_FAILED, Taken,
-};
+use super::event::{BranchStatus, EventKind, Failure, PARAMETER_ERROR, STEP_FAILED, Taken};
 use super::state::{Activity, EventId};
 use super::step::{Command, Decided, Halt, Machine, Of, json_bytes, sources};
 use super::time::Timestamp;
@@ -380,12 +378,7 @@ impl Machine<'_> {
     }
 
     /// Where the first matching catch goes, and the output it makes of the error.
-    fn caught(
-        &self,
-        step: &Step,
-        input: &Value,
-        failure: &Failure,
-    ) -> Option<(Arc<str>, Mapped)> {
+    fn caught(&self, step: &Step, input: &Value, failure: &Failure) -> Option<(Arc<str>, Mapped)> {
         let handling = step.handling().filter(|_| failure.is_catchable())?;
         let catch = handling.catch.iter().find(|catch| catch.matches(&failure.error))?;
         let mapped = match &handling.error_mappings {
@@ -442,12 +435,7 @@ impl Machine<'_> {
     }
 }
 
-fn exited(
-    step: &Step,
-    index: u32,
-    status: BranchStatus,
-    failure: Option<Failure>,
-) -> EventKind {
+fn exited(step: &Step, index: u32, status: BranchStatus, failure: Option<Failure>) -> EventKind {
     match &step.kind {
         StepKind::Foreach(_) => EventKind::IterationExited { index, status, failure },
         _ => EventKind::BranchExited { index, status, failure },

@@ -196,21 +196,6 @@ impl Engine {
         Some(replies)
     }
 
-    /// Lets a batch of replies that the driver pulled count as arrived; it is acknowledged once what
-    /// follows from it is committed.
-    pub(crate) fn arrived(&mut self, replies: Deliveries) -> Result<(), FlowError> {
-        for reply in &replies {
-            self.reply(reply.message());
-        }
-        let signals = std::mem::take(&mut self.signals);
-        for (sequence, signals) in signals {
-            self.decide(sequence, signals);
-        }
-        self.commit()?;
-        replies.ack_all();
-        Ok(())
-    }
-
     fn take_due(&mut self) {
         let now = self.now();
         while let Some((due, sequence)) = self.due.first().copied() {
@@ -249,7 +234,11 @@ impl Engine {
         };
         let transition = step(&context, &mut live.state, signals, now);
         for task in heartbeats {
-            self.staged.put(Table::Heartbeat, event_key(sequence, task), now.as_millis().to_be_bytes());
+            self.staged.put(
+                Table::Heartbeat,
+                event_key(sequence, task),
+                now.as_millis().to_be_bytes(),
+            );
         }
         let events = transition.events.len();
         self.stage(sequence, transition);
@@ -314,12 +303,14 @@ impl Engine {
             self.invocation_over(sequence, event.scheduled);
         }
         let closed = over && !matches!(event.kind, EventKind::TaskSubmitted { .. });
-        let beats = |live: &Live| live.program.id_of(&event.step).is_some_and(|step| {
-            live.program.step(step).is_some_and(|step| match &step.kind {
-                crate::language::StepKind::Task(task) => task.heartbeat.is_some(),
-                _ => false,
+        let beats = |live: &Live| {
+            live.program.id_of(&event.step).is_some_and(|step| {
+                live.program.step(step).is_some_and(|step| match &step.kind {
+                    crate::language::StepKind::Task(task) => task.heartbeat.is_some(),
+                    _ => false,
+                })
             })
-        });
+        };
         if closed && self.live.get(&sequence).is_some_and(beats) {
             self.staged.delete(Table::Heartbeat, event_key(sequence, event.scheduled));
         }

@@ -107,13 +107,8 @@ pub fn step(
     signals: Vec<Signal>,
     now: Timestamp,
 ) -> Transition {
-    let mut machine = Machine {
-        context,
-        state,
-        now,
-        ready: BTreeMap::new(),
-        transition: Transition::default(),
-    };
+    let mut machine =
+        Machine { context, state, now, ready: BTreeMap::new(), transition: Transition::default() };
     for signal in machine.in_order(signals) {
         // A halt means that the execution has ended; the signals that are left mean nothing then.
         if machine.take(signal).and_then(|()| machine.run()).is_err() {
