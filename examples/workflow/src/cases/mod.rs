@@ -1,4 +1,5 @@
-//! Flows as test cases: a folder holds a definition, an input, worker doubles, a script, and what is
+//! Flows as test cases: a folder holds a definition, an input, worker doubles, a script, and
+//! what is
 //! expected; [`run`] plays it in virtual time.
 //!
 //! The format is described in `cases/README.md`. Doubles are of use beyond that: they stand in for

@@ -257,7 +257,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`FlowError::FlowNotExists`], [`FlowError::InvalidArgument`] (a bad name, an Input that is no
+    /// [`FlowError::FlowNotExists`], [`FlowError::InvalidArgument`] (a bad name, an Input that
+    /// is no
     /// object), [`FlowError::EntityTooLarge`], [`FlowError::ExecutionAlreadyExists`],
     /// [`FlowError::TooManyExecutions`], [`FlowError::Unavailable`].
     pub fn start_execution(&mut self, start: StartExecution) -> Result<Started, FlowError> {

@@ -1,7 +1,9 @@
 //! The engine: executions as pure state machines, a journal, and the bus.
 //!
-//! The core (`step`, `run`, `attempt`, `fold`) decides and knows no I/O. [`Engine`] around it commits
-//! what was decided and then acts: it publishes invocations, takes replies, and fires what is due. It
+//! The core (`step`, `run`, `attempt`, `fold`) decides and knows no I/O. [`Engine`] around it
+//! commits
+//! what was decided and then acts: it publishes invocations, takes replies, and fires what is
+//! due. It
 //! is synchronous and holds no task; `flows.rs` drives it for asynchronous programs.
 
 mod attempt;

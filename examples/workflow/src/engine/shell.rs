@@ -25,7 +25,8 @@ use crate::store::{Batch, Store, StoreError, Table};
 /// possible since: takes replies, fires what is due, hands out invocations. Between two turns the
 /// engine does nothing, so whoever owns it decides when time passes.
 ///
-/// If the store fails, every later call answers [`FlowError::Unavailable`]; open the store again then.
+/// If the store fails, every later call answers [`FlowError::Unavailable`]; open the store
+/// again then.
 #[derive(Debug)]
 pub struct Engine {
     pub(super) bus: Bus,
@@ -328,7 +329,8 @@ impl Engine {
         if !self.staged.is_empty() {
             let staged = std::mem::take(&mut self.staged);
             if let Err(error) = self.store.commit(staged) {
-                // What was decided is ahead of the store now: only opening it again tells the truth.
+                // What was decided is ahead of the store now: only opening it again tells the
+                // truth.
                 self.failed = Some(error.clone());
                 return Err(FlowError::Unavailable(error));
             }

@@ -1,6 +1,7 @@
 //! The state of one execution: plain data, a fold over its events.
 //!
-//! A *scope* is a running list of steps; a *frame* is a step that was entered and has not exited. Both
+//! A *scope* is a running list of steps; a *frame* is a step that was entered and has not
+//! exited. Both
 //! are named by the event that opened them, so that events and state refer to each other without
 //! further numbers. What changes the state is in `fold.rs`, what decides in `step.rs`.
 

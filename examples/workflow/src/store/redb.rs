@@ -17,7 +17,8 @@ impl RedbStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::InUse`] if the file is open elsewhere, otherwise [`StoreError::Failed`], also if
+    /// [`StoreError::InUse`] if the file is open elsewhere, otherwise [`StoreError::Failed`],
+    /// also if
     /// it is no store; nothing in it is touched then.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let database = Database::create(path).map_err(|error| match error {
