@@ -688,7 +688,8 @@ fn check_name(what: &str, name: &str) -> Result<(), FlowError> {
     }
     let shown = super::step::cut(name, 40);
     let why = format!(
-        "{shown:?} cannot be the name of a {what}: a letter or `_`, then up to 127 letters, digits, `_` or `-`"
+        "{shown:?} cannot be the name of a {what}: a letter or `_`, then up to 127 letters, \
+         digits, `_` or `-`"
     );
     Err(FlowError::InvalidArgument(why))
 }
