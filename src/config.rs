@@ -261,6 +261,9 @@ impl SubscriptionConfig {
         if len > max {
             return Err(ConfigError::FilterTooLong { len, max });
         }
+        if self.filter.dialect() > limits.filter_dialect {
+            return Err(ConfigError::FilterDialect);
+        }
         check_labels(&self.labels)?;
         Ok(self)
     }

@@ -96,6 +96,9 @@ pub enum ConfigError {
         /// Bytes allowed.
         max: usize,
     },
+    /// The filter needs a greater dialect than this bus allows (LIB-203).
+    #[error("the filter needs the extended dialect, which this bus does not allow")]
+    FilterDialect,
     /// There are too many labels (RES-18).
     #[error("{count} labels; at most {max} are allowed")]
     TooManyLabels {
@@ -183,6 +186,22 @@ pub enum AdminError {
         /// How many are allowed.
         max: usize,
     },
+    /// The topic has as many filters that must be looked at for every message as it may (LIB-201).
+    #[error("cannot create subscription {name:?}: {max} filters have to be scanned already")]
+    TooManyWeakFilters {
+        /// The subscription's name.
+        name: String,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// The topic's filter index has as many places as it may (LIB-202).
+    #[error("cannot create subscription {name:?}: the filter index has {max} entries")]
+    FilterIndexFull {
+        /// The subscription's name.
+        name: String,
+        /// How many are allowed.
+        max: usize,
+    },
     /// The call starts a task and needs a tokio runtime for it.
     #[error("no tokio runtime to run on")]
     NoRuntime,
@@ -199,7 +218,9 @@ impl AdminError {
             Self::NotFound { .. } => Code::NotFound,
             Self::AlreadyExists { .. } => Code::AlreadyExists,
             Self::Config(error) => error.code(),
-            Self::TooMany { .. } => Code::ResourceExhausted,
+            Self::TooMany { .. }
+            | Self::TooManyWeakFilters { .. }
+            | Self::FilterIndexFull { .. } => Code::ResourceExhausted,
             Self::NoRuntime => Code::FailedPrecondition,
             Self::Closed => Code::Unavailable,
         }

@@ -43,6 +43,9 @@ pub enum NameGrammar {
 /// | `retry_backoff`, shortest and longest | 0– | 0–600 s | LIM-19 |
 /// | `dead_letter_attempts` | 1–4,095 | 5–100 | LIM-20 |
 /// | `filter_bytes` | 4,096 | 256 | LIM-21 |
+/// | `filter_dialect` | extended | strict | LIB-203 |
+/// | `weak_filters_per_topic` | 10,000 | 10,000 | LIB-201 |
+/// | `index_entries_per_topic` | 1,000,000 | 1,000,000 | LIB-202 |
 /// | `topics`, `subscriptions` per bus, `subscriptions_per_topic` | unlimited | unlimited | LIM-23, LIM-24 |
 ///
 /// ```
@@ -106,6 +109,13 @@ pub struct Limits {
     pub subscriptions: Option<usize>,
     /// Subscriptions attached to one topic.
     pub subscriptions_per_topic: Option<usize>,
+    /// Filters of one topic that may have to be looked at for every message: those that only ask
+    /// for absence or difference, or for presence and more.
+    pub weak_filters_per_topic: usize,
+    /// Places in the filter index of one topic; 16 for each subscription are allowed anyway.
+    pub index_entries_per_topic: usize,
+    /// The greatest dialect of a subscription's filter.
+    pub filter_dialect: crate::filter::Dialect,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -165,6 +175,9 @@ impl Limits {
             topics: None,
             subscriptions: None,
             subscriptions_per_topic: None,
+            weak_filters_per_topic: 10_000,
+            index_entries_per_topic: 1_000_000,
+            filter_dialect: crate::filter::Dialect::Extended,
         }
     }
 
@@ -189,6 +202,7 @@ impl Limits {
             retry_backoff: Duration::ZERO..=SECOND * 600,
             dead_letter_attempts: 5..=100,
             filter_bytes: crate::filter::STRICT_MAX_BYTES,
+            filter_dialect: crate::filter::Dialect::Strict,
             ..Self::embedded()
         }
     }

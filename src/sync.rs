@@ -13,6 +13,7 @@ pub(crate) use self::modelled::*;
 #[cfg(not(siftbus_loom))]
 mod real {
     pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
+    pub(crate) use std::hint::spin_loop as spin;
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -40,6 +41,7 @@ mod modelled {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::MutexGuard;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::thread::yield_now as spin;
     pub(crate) use std::sync::Arc;
 
     /// loom's mutex with the interface of `parking_lot`.
@@ -67,6 +69,10 @@ mod modelled {
 
         pub(crate) fn read(&self) -> loom::sync::RwLockReadGuard<'_, T> {
             self.0.read().expect("a model that panics has failed already")
+        }
+
+        pub(crate) fn try_read(&self) -> Option<loom::sync::RwLockReadGuard<'_, T>> {
+            self.0.try_read().ok()
         }
 
         pub(crate) fn write(&self) -> loom::sync::RwLockWriteGuard<'_, T> {

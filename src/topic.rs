@@ -105,7 +105,8 @@ impl Topic {
             let reason = self.shared.existence().err().unwrap_or(reason);
             return Err(PublishError::new(reason, vec![message]));
         }
-        match self.shared.publish(std::iter::once(message), core.read()) {
+        let matches = self.shared.matching(std::slice::from_ref(&message));
+        match self.shared.publish(std::iter::once(message), matches, core.read()) {
             Ok(appended) => Ok(Receipt {
                 id: appended.first,
                 recipients: match appended.recipients {
@@ -133,7 +134,8 @@ impl Topic {
             return Err(PublishError::new(reason, messages));
         }
         let len = messages.len();
-        match self.shared.publish(messages.into_iter(), core.read()) {
+        let matches = self.shared.matching(&messages);
+        match self.shared.publish(messages.into_iter(), matches, core.read()) {
             Ok(Appended { first, recipients }) => Ok(Receipts { first, len, recipients }),
             Err((reason, messages)) => Err(PublishError::new(reason, messages.collect())),
         }

@@ -8,14 +8,20 @@
 //! the recursion here, and that of clone and drop, is bounded too.
 
 use std::fmt;
-use std::sync::Arc;
 
+use smol_str::SmolStr;
+
+use super::Dialect;
+use super::number::{Number, Relation};
+use super::pattern::{Glob, Network};
 use super::text::{Quoted, is_key_char};
 
 /// A filter that is not empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Expr {
-    /// A test of one attribute.
+    /// `true` or `false`.
+    Constant(bool),
+    /// A test of one field.
     Predicate(Predicate),
     /// `NOT x`.
     Not(Box<Expr>),
@@ -30,24 +36,55 @@ pub(super) enum Operator {
     Or,
 }
 
-/// A test of one attribute.
+/// A test of one field.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Predicate {
-    pub(super) key: Arc<str>,
+    pub(super) field: Field,
     pub(super) test: Test,
 }
 
-/// What a predicate asks of the value of its attribute.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What of a message is tested.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Field {
+    Attribute(SmolStr),
+    /// Absent if it is empty.
+    OrderingKey,
+    /// A number: bytes of payload.
+    DataSize,
+    /// A number.
+    AttributeCount,
+}
+
+/// What a predicate asks of the value of its field. Except for the negative ones, a test fails
+/// where the field is absent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Test {
     /// Present, possibly empty.
     Has,
     /// Present and equal, byte for byte.
-    Eq(Arc<str>),
+    Eq(SmolStr),
     /// Absent, or present and different.
-    Ne(Arc<str>),
+    Ne(SmolStr),
     /// Present and beginning with this.
-    Prefix(Arc<str>),
+    Prefix(SmolStr),
+    /// A number in this relation; [`Relation::NotEqual`] also where there is no number.
+    Number(Relation, Number),
+    /// Equal to one of these.
+    In(Vec<Operand>),
+    Suffix(SmolStr),
+    Contains(SmolStr),
+    /// Equal but for the case of ASCII letters.
+    IgnoreCase(SmolStr),
+    Glob(Glob),
+    Subject(SmolStr),
+    Network(Network),
+}
+
+/// What a value is compared with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Operand {
+    Text(SmolStr),
+    Number(Number),
 }
 
 /// The measures of a tree that are limited.
@@ -60,8 +97,9 @@ pub(super) struct Size {
 }
 
 impl Expr {
-    pub(super) fn predicate(key: impl Into<Arc<str>>, test: Test) -> Self {
-        Self::Predicate(Predicate { key: key.into(), test })
+    /// A test of an attribute.
+    pub(super) fn predicate(key: &str, test: Test) -> Self {
+        Self::Predicate(Predicate { field: Field::Attribute(key.into()), test })
     }
 
     /// `terms` joined by `operator`, in normal form. One term stays as it is.
@@ -92,7 +130,7 @@ impl Expr {
 
     pub(super) fn size(&self) -> Size {
         match self {
-            Self::Predicate(_) => Size { predicates: 1, nesting: 0 },
+            Self::Constant(_) | Self::Predicate(_) => Size { predicates: 1, nesting: 0 },
             Self::Not(inner) => {
                 let size = inner.size();
                 let parentheses = usize::from(inner.needs_parentheses_under_not());
@@ -111,12 +149,28 @@ impl Expr {
         }
     }
 
+    /// The smallest dialect that has everything in it.
+    pub(super) fn dialect(&self) -> Dialect {
+        match self {
+            Self::Constant(_) => Dialect::Extended,
+            Self::Predicate(Predicate { field: Field::Attribute(_), test }) => match test {
+                Test::Has | Test::Eq(_) | Test::Ne(_) | Test::Prefix(_) => Dialect::Strict,
+                _ => Dialect::Extended,
+            },
+            Self::Predicate(_) => Dialect::Extended,
+            Self::Not(inner) => inner.dialect(),
+            Self::Group(_, terms) => {
+                terms.iter().map(Self::dialect).max().unwrap_or(Dialect::Strict)
+            }
+        }
+    }
+
     fn is_group(&self) -> bool {
         matches!(self, Self::Group(..))
     }
 
     fn needs_parentheses_under_not(&self) -> bool {
-        !matches!(self, Self::Predicate(_))
+        !matches!(self, Self::Predicate(_) | Self::Constant(_))
     }
 }
 
@@ -132,6 +186,7 @@ impl Operator {
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Constant(value) => value.fmt(f),
             Self::Predicate(predicate) => predicate.fmt(f),
             Self::Not(inner) => {
                 f.write_str("NOT ")?;
@@ -156,14 +211,56 @@ fn write_term(term: &Expr, parentheses: bool, f: &mut fmt::Formatter<'_>) -> fmt
 
 impl fmt::Display for Predicate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = Key(&self.key);
-        match &self.test {
-            Test::Has => write!(f, "attributes:{key}"),
-            Test::Eq(value) => write!(f, "attributes.{key} = {}", Quoted(value)),
-            Test::Ne(value) => write!(f, "attributes.{key} != {}", Quoted(value)),
-            Test::Prefix(prefix) => {
-                write!(f, "hasPrefix(attributes.{key}, {})", Quoted(prefix))
+        let field = &self.field;
+        let (function, text) = match &self.test {
+            Test::Has => return field.write(':', f),
+            Test::Eq(value) => return write!(f, "{field} = {}", Quoted(value)),
+            Test::Ne(value) => return write!(f, "{field} != {}", Quoted(value)),
+            Test::Number(relation, number) => {
+                return write!(f, "{field} {} {number}", relation.symbol());
             }
+            Test::In(operands) => {
+                write!(f, "{field} IN (")?;
+                for (i, operand) in operands.iter().enumerate() {
+                    write!(f, "{}{operand}", if i > 0 { ", " } else { "" })?;
+                }
+                return f.write_str(")");
+            }
+            Test::Prefix(prefix) => ("hasPrefix", prefix),
+            Test::Suffix(suffix) => ("hasSuffix", suffix),
+            Test::Contains(part) => ("contains", part),
+            Test::IgnoreCase(value) => ("equalsIgnoreCase", value),
+            Test::Glob(glob) => ("matchesGlob", glob.pattern()),
+            Test::Subject(pattern) => ("matchesSubject", pattern),
+            Test::Network(network) => ("inCidr", network.text()),
+        };
+        write!(f, "{function}({field}, {})", Quoted(text))
+    }
+}
+
+impl Field {
+    /// Writes the field with `separator` between its root and its name.
+    fn write(&self, separator: char, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attribute(key) => write!(f, "attributes{separator}{}", Key(key)),
+            Self::OrderingKey => write!(f, "message{separator}ordering_key"),
+            Self::DataSize => write!(f, "message{separator}data_size"),
+            Self::AttributeCount => write!(f, "message{separator}attribute_count"),
+        }
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write('.', f)
+    }
+}
+
+impl fmt::Display for Operand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => Quoted(text).fmt(f),
+            Self::Number(number) => number.fmt(f),
         }
     }
 }

@@ -121,6 +121,19 @@ pub enum ParseErrorKind {
     MalformedCall,
     /// A complete term is followed by something that cannot continue it.
     UnexpectedText,
+    /// No number stands where one must, or one that is too long or too large.
+    InvalidNumber,
+    /// A glob, subject pattern or network that is none.
+    InvalidPattern,
+    /// A field of the message that does not exist, or that cannot be asked this.
+    InvalidField,
+    /// `IN` without a list in parentheses.
+    MalformedList,
+    /// A list has more values than allowed.
+    TooManyValues {
+        /// The most values a list may have.
+        max: usize,
+    },
 }
 
 impl ParseError {
@@ -229,6 +242,11 @@ impl ParseError {
             Kind::SpaceAroundDot => f.write_str("no white space may stand around the dot"),
             Kind::MalformedCall => f.write_str("hasPrefix takes a key and a prefix"),
             Kind::UnexpectedText => write!(f, "unexpected `{found}`"),
+            Kind::InvalidNumber => write!(f, "`{found}` is not a number"),
+            Kind::InvalidPattern => write!(f, "`{found}` is not such a pattern"),
+            Kind::InvalidField => write!(f, "`{found}` is no such field of a message"),
+            Kind::MalformedList => f.write_str("IN takes a list of values in parentheses"),
+            Kind::TooManyValues { max } => write!(f, "the list has more than {max} values"),
         }
     }
 }

@@ -1,145 +1,1044 @@
-//! Many filters matched against one message.
+//! Many filters matched against one message, at a cost that does not grow with their number.
 //!
-//! Equal filters share one entry, which is evaluated once however many values stand under it.
-//! Matching scans the distinct filters; an index by covering keys can take the scan's place
-//! behind the same methods. Delivery, positions and locks belong to the topic, not here.
+//! Every filter is filed under the keys of its cover (`cover.rs`): a message looks up its own
+//! attributes, and only filters found there are looked at. Most need no further check, since the
+//! key says it all; others run what is left of them. Filters without a cover stand in groups
+//! behind a guard, and those of the form "all but this value" need no look at all.
+//!
+//! A value with exclusive access for changes: two copies that take turns make readers independent
+//! of writers (`shell/matcher.rs`). Both go through the same steps, so their node numbers agree.
+//! Hashing is keyed; nothing that can be seen depends on it.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
 
-use super::Filter;
+use ahash::RandomState;
+use slab::Slab;
+use smallvec::SmallVec;
+use smol_str::SmolStr;
 
-/// A set of `(filter, value)` pairs that answers which values' filters match a message.
-///
-/// A value is whatever the caller wants back, typically a small id. The same value may stand
-/// under several filters and is then reported once for each that matches.
-#[derive(Debug, Clone)]
+use super::ast::{Field, Test};
+use super::cover::{Key, Part, Plan, Route, upper};
+use super::normal::{Literal, Normal};
+use super::number::Number;
+use super::program::{Check, Program, Value};
+use super::table::{HashIndex, Probe};
+use crate::sync::Arc;
+
+/// Filters with what is filed under each, typically a small id.
+#[derive(Debug)]
 pub(crate) struct FilterIndex<T> {
-    entries: Vec<Entry<T>>,
-    /// Where the entry of a filter is. Only asked for single filters, never walked, so the order
-    /// of results does not depend on it.
-    positions: HashMap<Filter, usize>,
+    hasher: RandomState,
+    fields: Slab<FieldEntry>,
+    /// Attributes by name.
+    names: HashIndex,
+    /// Numbers of the fields of the message itself, where a filter asks for them.
+    ordering_key: Option<u32>,
+    data_size: Option<u32>,
+    attribute_count: Option<u32>,
+    keys: Slab<KeyEntry>,
+    by_key: HashIndex,
+    nodes: Slab<Node<T>>,
+    always: Vec<u32>,
+    unguarded: Vec<u32>,
+    groups: Slab<Group>,
+    /// Only asked for single guards, never walked.
+    by_guard: HashMap<Literal, u32>,
+    /// Fields with filters of the form "all but", in the order in which they came to have some.
+    exclusions: Vec<u32>,
+    counts: Counts,
+    /// How many filters were ever inserted.
+    version: u64,
 }
 
-#[derive(Debug, Clone)]
-struct Entry<T> {
-    filter: Filter,
-    /// In order of insertion, never empty.
-    values: Vec<T>,
+/// How many filters stand where (section 4.4 of the design: what is weak is bounded).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Found by key, nothing to check, or all but one value.
+    pub(crate) exact: usize,
+    /// Found by an equality, prefix, suffix or number, then checked.
+    pub(crate) indexed: usize,
+    /// Found by the presence of an attribute, then checked.
+    pub(crate) presence: usize,
+    /// Looked at for each message that passes a guard, or for each.
+    pub(crate) scan: usize,
+    /// Never match or always do.
+    pub(crate) constant: usize,
+    /// Places in the index, over all filters.
+    pub(crate) entries: usize,
 }
 
-impl<T> FilterIndex<T> {
-    /// An index without filters.
-    pub(crate) fn new() -> Self {
-        Self { entries: Vec::new(), positions: HashMap::new() }
+impl Counts {
+    /// Filters that may have to be looked at for every message.
+    pub(crate) fn weak(&self) -> usize {
+        self.presence + self.scan
+    }
+}
+
+#[derive(Debug)]
+struct FieldEntry {
+    field: Field,
+    /// How many filters name it.
+    uses: u32,
+    equal: u32,
+    prefixes: Lengths,
+    suffixes: Lengths,
+    numbers: Lengths,
+    present: Vec<u32>,
+    /// Nodes that match all but one value of this field.
+    all_but: Vec<u32>,
+}
+
+/// Which lengths occur, and how often; sorted, at most [`MAX_LENGTHS`].
+#[derive(Debug, Default)]
+struct Lengths(SmallVec<[(u32, u32); 2]>);
+
+#[derive(Debug)]
+struct KeyEntry {
+    value: SmolStr,
+    kind: Kind,
+    field: u32,
+    list: List,
+}
+
+/// Node numbers; the usual one without an allocation.
+#[derive(Debug, Default)]
+enum List {
+    #[default]
+    Empty,
+    One(u32),
+    // Boxed, since a vector in place would make every entry larger for the sake of a few.
+    #[expect(clippy::box_collection)]
+    Many(Box<Vec<u32>>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Equal,
+    Prefix,
+    Suffix,
+    Number,
+    /// The node that matches all but this value.
+    AllBut,
+}
+
+#[derive(Debug)]
+struct Group {
+    guard: Literal,
+    field: u32,
+    check: Check,
+    nodes: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Node<T> {
+    value: T,
+    /// Stands under several keys, so it can be found more than once.
+    is_repeated: bool,
+    residual: Option<Arc<Program<u32>>>,
+    places: SmallVec<[Place; 1]>,
+    filed: Arc<Filed>,
+}
+
+/// What a filter looked like when it was filed.
+#[derive(Debug)]
+struct Filed {
+    normal: Arc<Normal>,
+    kind: Standing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Exact,
+    Indexed,
+    Presence,
+    Scan,
+    Constant,
+}
+
+/// Where a node stands: in which list, and where in it.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    list: ListId,
+    at: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ListId {
+    Key(u32),
+    Present(u32),
+    AllBut(u32),
+    Group(u32),
+    Always,
+    Unguarded,
+}
+
+/// A message as filters see it.
+pub(crate) trait Subject {
+    /// Calls `visit` with name and value of each attribute.
+    fn attributes<'s>(&'s self, visit: &mut dyn FnMut(&'s [u8], &'s [u8]));
+    /// Empty if there is none.
+    fn ordering_key(&self) -> &str;
+    fn data_size(&self) -> u64;
+    fn attribute_count(&self) -> u64;
+}
+
+/// A field that some filter names, as a message has it.
+#[derive(Debug, Clone, Copy)]
+struct Fact<'m> {
+    field: u32,
+    value: Value<'m>,
+}
+
+/// A look-up that is under way.
+struct Pending {
+    fact: u32,
+    message: u32,
+    kind: Kind,
+    /// How much of the value is looked up.
+    length: u32,
+    /// Of a number: the upper bits of its image.
+    image: u64,
+    probe: Probe,
+}
+
+impl<T: Copy> FilterIndex<T> {
+    /// An index without filters, whose hashes depend on `seed`.
+    pub(crate) fn new(seed: u64) -> Self {
+        let [a, b, c, d] = [1, 2, 3, 4].map(|nth| crate::ack_id::mix(seed ^ nth));
+        Self {
+            hasher: RandomState::with_seeds(a, b, c, d),
+            fields: Slab::new(),
+            names: HashIndex::default(),
+            ordering_key: None,
+            data_size: None,
+            attribute_count: None,
+            keys: Slab::new(),
+            by_key: HashIndex::default(),
+            nodes: Slab::new(),
+            always: Vec::new(),
+            unguarded: Vec::new(),
+            groups: Slab::new(),
+            by_guard: HashMap::new(),
+            exclusions: Vec::new(),
+            counts: Counts::default(),
+            version: 0,
+        }
     }
 
-    /// Files `value` under `filter`.
-    pub(crate) fn insert(&mut self, filter: Filter, value: T) {
-        let position = self.positions.get(&filter).copied();
-        match position.and_then(|at| self.entries.get_mut(at)) {
-            Some(entry) => entry.values.push(value),
-            None => {
-                self.positions.insert(filter.clone(), self.entries.len());
-                self.entries.push(Entry { filter, values: vec![value] });
+    /// How many filters were ever inserted: a later answer has all filters of an earlier one,
+    /// but for those removed since.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// What the counts would be with one filter more. Changes nothing.
+    pub(crate) fn counts_with(&self, normal: &Normal) -> Counts {
+        let plan = self.plan(normal);
+        let mut counts = self.counts;
+        *counts.of(standing(&plan)) += 1;
+        counts.entries += plan.route.entries();
+        counts
+    }
+
+    /// Files `value` under a filter that is not there yet; answers its number.
+    pub(crate) fn insert(&mut self, normal: Arc<Normal>, value: T) -> u32 {
+        self.version += 1;
+        normal.literals(&mut |literal| self.use_field(&literal.field));
+        let plan = self.plan(&normal);
+        let filed = Arc::new(Filed { normal, kind: standing(&plan) });
+        let node =
+            Node { value, is_repeated: false, residual: None, places: SmallVec::new(), filed };
+        let number = self.nodes.insert(node) as u32;
+        self.file(number, plan);
+        number
+    }
+
+    /// Takes a filter out by its number.
+    pub(crate) fn remove(&mut self, number: u32) {
+        if !self.nodes.contains(number as usize) {
+            return;
+        }
+        self.unfile(number);
+        let node = self.nodes.remove(number as usize);
+        node.filed.normal.literals(&mut |literal| self.leave_field(&literal.field));
+        if self.nodes.is_empty() {
+            // What stays empty for long should not keep what it once needed.
+            self.nodes = Slab::new();
+            self.keys = Slab::new();
+            self.fields = Slab::new();
+        }
+    }
+
+    /// Calls `found` with the position of a message in `messages` and what is filed under a
+    /// filter that matches it, once for each filter.
+    pub(crate) fn matching<S: Subject>(&self, messages: &[S], mut found: impl FnMut(u32, T)) {
+        for (chunk, first) in messages.chunks(BATCH).zip((0..).step_by(BATCH)) {
+            self.matching_chunk(chunk, |at, value| found(first + at, value));
+        }
+    }
+
+    fn matching_chunk<S: Subject>(&self, messages: &[S], mut found: impl FnMut(u32, T)) {
+        let mut facts: SmallVec<[Fact<'_>; 8]> = SmallVec::new();
+        let mut ends: SmallVec<[u32; BATCH]> = SmallVec::new();
+        let mut pending: SmallVec<[Pending; 8]> = SmallVec::new();
+        // First everything that the look-ups need, then their first slots, then the rest: misses
+        // of one overlap with those of the others.
+        for (message, at) in messages.iter().zip(0..) {
+            let first = facts.len();
+            self.collect_facts(message, &mut facts);
+            for fact in first..facts.len() {
+                self.collect_probes(&facts, fact, at, &mut pending);
+            }
+            ends.push(facts.len() as u32);
+        }
+        let mut hits: SmallVec<[(u32, u32); 8]> = SmallVec::new();
+        for look_up in &pending {
+            if let Some(key) = self.resolve(look_up, &facts) {
+                hits.push((look_up.message, key));
+            }
+        }
+        let mut begin = 0;
+        let mut hits = hits.into_iter().peekable();
+        for (&end, at) in ends.iter().zip(0..) {
+            let own = facts.get(begin..end as usize).unwrap_or_default();
+            begin = end as usize;
+            let mut repeated: SmallVec<[u32; 32]> = SmallVec::new();
+            let mut look = |number: u32| {
+                let Some(node) = self.nodes.get(number as usize) else { return };
+                if node.is_repeated {
+                    repeated.push(number);
+                } else if node.holds(own) {
+                    found(at, node.value);
+                }
+            };
+            while let Some((_, key)) = hits.next_if(|(message, _)| *message == at) {
+                let list = self.keys.get(key as usize).map(|entry| &entry.list);
+                list.map_or(&[][..], List::as_slice).iter().for_each(|&number| look(number));
+            }
+            self.look_without_keys(own, &mut look);
+            repeated.sort_unstable();
+            repeated.dedup();
+            for number in repeated {
+                if let Some(node) = self.nodes.get(number as usize).filter(|node| node.holds(own)) {
+                    found(at, node.value);
+                }
             }
         }
     }
 
-    /// Takes `value` out from under `filter`; whether it was there. If it was there more than
-    /// once, the oldest goes.
-    pub(crate) fn remove(&mut self, filter: &Filter, value: &T) -> bool
-    where
-        T: PartialEq,
-    {
-        let Some(&at) = self.positions.get(filter) else { return false };
-        let Some(entry) = self.entries.get_mut(at) else { return false };
-        let Some(found) = entry.values.iter().position(|v| v == value) else { return false };
-        entry.values.remove(found);
-        if entry.values.is_empty() {
-            self.entries.swap_remove(at);
-            self.positions.remove(filter);
-            if let Some(moved) = self.entries.get(at) {
-                self.positions.insert(moved.filter.clone(), at);
+    /// Candidates that no key leads to.
+    #[inline]
+    fn look_without_keys(&self, facts: &[Fact<'_>], look: &mut impl FnMut(u32)) {
+        for fact in facts {
+            if let Some(entry) = self.fields.get(fact.field as usize) {
+                entry.present.iter().for_each(|&number| look(number));
             }
         }
+        self.always.iter().for_each(|&number| look(number));
+        self.unguarded.iter().for_each(|&number| look(number));
+        for (_, group) in &self.groups {
+            let value = facts.iter().find(|fact| fact.field == group.field);
+            let holds = value.is_some_and(|fact| group.check.holds(fact.value));
+            if holds == group.guard.holds {
+                group.nodes.iter().for_each(|&number| look(number));
+            }
+        }
+        for &field in &self.exclusions {
+            let Some(entry) = self.fields.get(field as usize) else { continue };
+            let fact = facts.iter().find(|fact| fact.field == field);
+            let excluded = fact.and_then(|fact| self.find_text(field, Kind::AllBut, fact.text()));
+            let excluded = excluded.and_then(|key| match self.keys.get(key as usize)?.list {
+                List::One(number) => Some(number),
+                _ => None,
+            });
+            let others = entry.all_but.iter().filter(|&&number| Some(number) != excluded);
+            others.for_each(|&number| look(number));
+        }
+    }
+
+    #[inline]
+    fn collect_facts<'m, S: Subject>(&self, message: &'m S, facts: &mut SmallVec<[Fact<'m>; 8]>) {
+        message.attributes(&mut |name, value| {
+            if let Some(field) = self.find_name(name) {
+                facts.push(Fact { field, value: Value::Text(value) });
+            }
+        });
+        if let Some(field) = self.ordering_key {
+            let key = message.ordering_key();
+            if !key.is_empty() {
+                facts.push(Fact { field, value: Value::Text(key.as_bytes()) });
+            }
+        }
+        if let Some(field) = self.data_size {
+            facts.push(Fact { field, value: Value::Number(message.data_size()) });
+        }
+        if let Some(field) = self.attribute_count {
+            facts.push(Fact { field, value: Value::Number(message.attribute_count()) });
+        }
+    }
+
+    #[inline]
+    fn collect_probes(
+        &self,
+        facts: &[Fact<'_>],
+        at: usize,
+        message: u32,
+        pending: &mut SmallVec<[Pending; 8]>,
+    ) {
+        let Some(fact) = facts.get(at) else { return };
+        let Some(entry) = self.fields.get(fact.field as usize) else { return };
+        let text = fact.text();
+        let mut push = |kind, length: usize, image, hash| {
+            let probe = self.by_key.probe(hash);
+            let (fact, length) = (at as u32, length as u32);
+            pending.push(Pending { fact, message, kind, length, image, probe });
+        };
+        if entry.equal > 0 {
+            let hash = self.hash_text(fact.field, Kind::Equal, text);
+            push(Kind::Equal, text.len(), 0, hash);
+        }
+        for (length, part) in entry.prefixes.parts(|length| text.get(..length)) {
+            push(Kind::Prefix, length, 0, self.hash_text(fact.field, Kind::Prefix, part));
+        }
+        let tail = |length| text.len().checked_sub(length).and_then(|from| text.get(from..));
+        for (length, part) in entry.suffixes.parts(tail) {
+            push(Kind::Suffix, length, 0, self.hash_text(fact.field, Kind::Suffix, part));
+        }
+        if !entry.numbers.0.is_empty()
+            && let Some(number) = fact.number()
+        {
+            for &(bits, _) in &entry.numbers.0 {
+                let image = upper(number.image(), bits);
+                let hash = self.hash_number(fact.field, bits, image);
+                push(Kind::Number, bits as usize, image, hash);
+            }
+        }
+    }
+
+    #[inline]
+    fn resolve(&self, look_up: &Pending, facts: &[Fact<'_>]) -> Option<u32> {
+        let fact = facts.get(look_up.fact as usize)?;
+        let text = fact.text();
+        let length = look_up.length as usize;
+        let part = match look_up.kind {
+            Kind::Equal | Kind::AllBut => text,
+            Kind::Prefix => text.get(..length)?,
+            Kind::Suffix => text.get(text.len().checked_sub(length)?..)?,
+            Kind::Number => {
+                let name = number_name(look_up.length, look_up.image);
+                return self.find_entry(look_up.probe, fact.field, Kind::Number, &name);
+            }
+        };
+        self.find_entry(look_up.probe, fact.field, look_up.kind, part)
+    }
+
+    #[inline]
+    fn find_entry(&self, probe: Probe, field: u32, kind: Kind, value: &[u8]) -> Option<u32> {
+        self.by_key.find(probe, |key| {
+            self.keys.get(key as usize).is_some_and(|entry| {
+                entry.field == field && entry.kind == kind && entry.value.as_bytes() == value
+            })
+        })
+    }
+
+    fn find_text(&self, field: u32, kind: Kind, text: &[u8]) -> Option<u32> {
+        let probe = self.by_key.probe(self.hash_text(field, kind, text));
+        self.find_entry(probe, field, kind, text)
+    }
+
+    #[inline]
+    fn find_name(&self, name: &[u8]) -> Option<u32> {
+        self.names.find(self.names.probe(self.hash_name(name)), |field| {
+            let known = self.fields.get(field as usize).map(|entry| &entry.field);
+            matches!(known, Some(Field::Attribute(known)) if known.as_bytes() == name)
+        })
+    }
+
+    fn find_field(&self, field: &Field) -> Option<u32> {
+        match field {
+            Field::Attribute(name) => self.find_name(name.as_bytes()),
+            Field::OrderingKey => self.ordering_key,
+            Field::DataSize => self.data_size,
+            Field::AttributeCount => self.attribute_count,
+        }
+    }
+
+    #[inline]
+    fn hash_name(&self, name: &[u8]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(name);
+        hasher.finish()
+    }
+
+    #[inline]
+    fn hash_text(&self, field: u32, kind: Kind, text: &[u8]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(text);
+        hasher.write_u64(u64::from(field) << 8 | kind as u64);
+        hasher.finish()
+    }
+
+    #[inline]
+    fn hash_number(&self, field: u32, bits: u32, image: u64) -> u64 {
+        self.hash_text(field, Kind::Number, &number_name(bits, image))
+    }
+
+    /// Chooses where a filter stands, by what the lists cost now.
+    fn plan(&self, normal: &Normal) -> Plan {
+        let sharing = |guard: &Literal| {
+            let group = self.by_guard.get(guard).and_then(|at| self.groups.get(*at as usize));
+            group.map_or(0, |group| group.nodes.len())
+        };
+        let mut plan = Plan::new(normal, &mut |key| self.cost(key), sharing);
+        if let Route::Keys(keys) = &mut plan.route {
+            // Lengths that this filter adds, as (suffix, length) of a field.
+            let mut added: Vec<(Field, bool, u32)> = Vec::new();
+            let mut rounded = false;
+            for key in keys.iter_mut() {
+                rounded |= self.round_down(key, &mut added);
+            }
+            if rounded {
+                // A shorter prefix is necessary but no longer enough.
+                plan.residual = Some(normal.clone());
+                keys.sort_unstable();
+                keys.dedup();
+            }
+        }
+        plan
+    }
+
+    /// What one look behind a key costs: how many filters are there.
+    fn cost(&self, key: &Key) -> u64 {
+        let Some(field) = self.find_field(&key.field) else { return key.base_cost() };
+        let list = match &key.part {
+            Part::Present => {
+                let entry = self.fields.get(field as usize);
+                return key.base_cost() + entry.map_or(0, |entry| entry.present.len() as u64);
+            }
+            Part::Equal(text) => self.find_text(field, Kind::Equal, text.as_bytes()),
+            Part::Prefix(text) => self.find_text(field, Kind::Prefix, text.as_bytes()),
+            Part::Suffix(text) => self.find_text(field, Kind::Suffix, text.as_bytes()),
+            Part::Number { bits, image } => {
+                let name = number_name(u32::from(*bits), *image);
+                self.find_text(field, Kind::Number, &name)
+            }
+        };
+        let list = list.and_then(|key| self.keys.get(key as usize));
+        key.base_cost() + list.map_or(0, |entry| entry.list.as_slice().len() as u64)
+    }
+
+    /// Shortens a prefix or suffix to a length in use where no further length can be added;
+    /// whether it had to.
+    fn round_down(&self, key: &mut Key, added: &mut Vec<(Field, bool, u32)>) -> bool {
+        let (text, is_suffix) = match &key.part {
+            Part::Prefix(text) => (text, false),
+            Part::Suffix(text) => (text, true),
+            _ => return false,
+        };
+        let entry = self.find_field(&key.field).and_then(|at| self.fields.get(at as usize));
+        let lengths = entry.map(|entry| if is_suffix { &entry.suffixes } else { &entry.prefixes });
+        let known = lengths.map_or(&[][..], |lengths| &lengths.0);
+        let known = known.iter().map(|(length, _)| *length);
+        let own =
+            added.iter().filter(|(field, suffix, _)| *field == key.field && *suffix == is_suffix);
+        let mut known: SmallVec<[u32; MAX_LENGTHS]> = known.chain(own.map(|(.., n)| *n)).collect();
+        known.sort_unstable();
+        known.dedup();
+        let wanted = text.len() as u32;
+        let Err(place) = known.binary_search(&wanted) else { return false };
+        if known.len() < MAX_LENGTHS {
+            added.push((key.field.clone(), is_suffix, wanted));
+            return false;
+        }
+        let shorter = place.checked_sub(1).and_then(|at| known.get(at)).copied();
+        let length = shorter.unwrap_or_default() as usize;
+        let from = if is_suffix { text.len() - length } else { 0 };
+        // Where the cut is inside of a character no text can stand; presence is always right.
+        key.part = match text.get(from..from + length) {
+            Some("") | None => Part::Present,
+            Some(part) if is_suffix => Part::Suffix(part.into()),
+            Some(part) => Part::Prefix(part.into()),
+        };
         true
     }
 
-    /// Appends the values whose filters match the attributes that `lookup` finds. The order
-    /// follows from the order of insertions and removals alone.
-    pub(crate) fn matching<'a>(&self, lookup: impl Fn(&str) -> Option<&'a str>, values: &mut Vec<T>)
-    where
-        T: Clone,
-    {
-        for entry in &self.entries {
-            if entry.filter.matches_with(&lookup) {
-                values.extend_from_slice(&entry.values);
+    fn file(&mut self, number: u32, plan: Plan) {
+        let standing = standing(&plan);
+        *self.counts.of(standing) += 1;
+        self.counts.entries += plan.route.entries();
+        let residual = plan.residual.as_ref().map(|normal| {
+            let mut name = |field: &Field| self.find_field(field).unwrap_or(u32::MAX);
+            Arc::new(Program::of_normal(normal, &mut name))
+        });
+        let lists = self.lists_of(&plan.route);
+        let mut places = SmallVec::with_capacity(lists.len());
+        for list in lists {
+            let nodes = self.list(list);
+            places.push(Place { list, at: nodes.len() as u32 });
+            self.push(list, number);
+        }
+        if let Some(node) = self.nodes.get_mut(number as usize) {
+            node.is_repeated = places.len() > 1;
+            node.places = places;
+            node.residual = residual;
+            if node.filed.kind != standing {
+                let normal = Arc::clone(&node.filed.normal);
+                node.filed = Arc::new(Filed { normal, kind: standing });
+            }
+        }
+        self.choose_again(number);
+    }
+
+    /// Takes a node out of all lists it stands in.
+    fn unfile(&mut self, number: u32) {
+        let Some(node) = self.nodes.get_mut(number as usize) else { return };
+        let places = std::mem::take(&mut node.places);
+        let standing = node.filed.kind;
+        *self.counts.of(standing) -= 1;
+        self.counts.entries -= places.len();
+        let excluded = match &*node.filed.normal {
+            Normal::Literal(Literal { field, test: Test::Eq(value), holds: false }) => {
+                Some((field.clone(), value.clone()))
+            }
+            _ => None,
+        };
+        for Place { list, at } in places {
+            self.swap_remove(list, at);
+        }
+        if let Some((field, value)) = excluded
+            && let Some(field) = self.find_field(&field)
+            && let Some(key) = self.find_text(field, Kind::AllBut, value.as_bytes())
+        {
+            self.remove_key(key);
+        }
+    }
+
+    /// When a list has doubled, those in it may have become cheaper to find elsewhere.
+    fn choose_again(&mut self, number: u32) {
+        let Some(node) = self.nodes.get(number as usize) else { return };
+        let crowded = node.places.iter().find(|place| {
+            let length = self.list(place.list).len();
+            length >= CROWDED && length.is_power_of_two()
+        });
+        let Some(list) = crowded.map(|place| place.list) else { return };
+        let limit = self.list(list).len() as u64 / WORTH_MOVING;
+        for other in self.list(list).to_vec() {
+            let Some(node) = self.nodes.get(other as usize) else { continue };
+            if node.residual.is_none() {
+                continue;
+            }
+            let normal = Arc::clone(&node.filed.normal);
+            let plan = self.plan(&normal);
+            let Route::Keys(keys) = &plan.route else { continue };
+            if keys.iter().map(|key| self.cost(key)).sum::<u64>() < limit {
+                self.unfile(other);
+                self.file(other, plan);
             }
         }
     }
 
-    /// The values filed under `filter`.
-    pub(crate) fn get(&self, filter: &Filter) -> &[T] {
-        let entry = self.positions.get(filter).and_then(|&at| self.entries.get(at));
-        entry.map_or(&[], |entry| &entry.values)
+    /// The lists that a route names, made where they are missing.
+    fn lists_of(&mut self, route: &Route) -> SmallVec<[ListId; 1]> {
+        match route {
+            Route::Never => SmallVec::new(),
+            Route::Always => SmallVec::from_buf([ListId::Always]),
+            Route::Scan(None) => SmallVec::from_buf([ListId::Unguarded]),
+            Route::Scan(Some(guard)) => SmallVec::from_buf([ListId::Group(self.group(guard))]),
+            Route::AllBut(field, value) => {
+                let field = self.find_field(field).unwrap_or(u32::MAX);
+                let key = self.key(field, Kind::AllBut, value.clone());
+                // Filled by `push`, with the number that is not known here.
+                debug_assert!(matches!(self.list(ListId::Key(key)), []), "filters are interned");
+                SmallVec::from_buf([ListId::AllBut(field)])
+            }
+            Route::Keys(keys) => keys.iter().map(|key| self.list_of_key(key)).collect(),
+        }
     }
 
-    /// How many different filters there are; equal ones count once.
-    #[cfg(test)]
-    pub(crate) fn distinct_filters(&self) -> usize {
-        self.entries.len()
+    fn list_of_key(&mut self, key: &Key) -> ListId {
+        let field = self.find_field(&key.field).unwrap_or(u32::MAX);
+        match &key.part {
+            Part::Present => ListId::Present(field),
+            Part::Equal(text) => ListId::Key(self.key(field, Kind::Equal, text.clone())),
+            Part::Prefix(text) => ListId::Key(self.key(field, Kind::Prefix, text.clone())),
+            Part::Suffix(text) => ListId::Key(self.key(field, Kind::Suffix, text.clone())),
+            Part::Number { bits, image } => {
+                let name = number_name(u32::from(*bits), *image);
+                let name = SmolStr::new(std::str::from_utf8(&name).expect("written in ASCII"));
+                ListId::Key(self.key(field, Kind::Number, name))
+            }
+        }
     }
 
-    /// Whether nothing is filed.
-    #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// The entry for a key, made if it is missing.
+    fn key(&mut self, field: u32, kind: Kind, value: SmolStr) -> u32 {
+        let hash = self.hash_text(field, kind, value.as_bytes());
+        let found = self.find_entry(self.by_key.probe(hash), field, kind, value.as_bytes());
+        if let Some(key) = found {
+            return key;
+        }
+        if let Some(entry) = self.fields.get_mut(field as usize) {
+            entry.count(kind, &value, true);
+        }
+        let key = self.keys.insert(KeyEntry { value, kind, field, list: List::Empty }) as u32;
+        self.by_key.insert(hash, key);
+        key
+    }
+
+    fn remove_key(&mut self, key: u32) {
+        let Some(entry) = self.keys.try_remove(key as usize) else { return };
+        let hash = self.hash_text(entry.field, entry.kind, entry.value.as_bytes());
+        self.by_key.remove(hash, key);
+        if let Some(field) = self.fields.get_mut(entry.field as usize) {
+            field.count(entry.kind, &entry.value, false);
+        }
+    }
+
+    fn group(&mut self, guard: &Literal) -> u32 {
+        if let Some(&group) = self.by_guard.get(guard) {
+            return group;
+        }
+        let field = self.find_field(&guard.field).unwrap_or(u32::MAX);
+        let check = Check::of(&guard.test);
+        let group = Group { guard: guard.clone(), field, check, nodes: Vec::new() };
+        let group = self.groups.insert(group) as u32;
+        self.by_guard.insert(guard.clone(), group);
+        group
+    }
+
+    fn list(&self, list: ListId) -> &[u32] {
+        let field = |field: u32| self.fields.get(field as usize);
+        match list {
+            ListId::Key(key) => {
+                self.keys.get(key as usize).map_or(&[], |entry| entry.list.as_slice())
+            }
+            ListId::Present(at) => field(at).map_or(&[], |entry| &entry.present),
+            ListId::AllBut(at) => field(at).map_or(&[], |entry| &entry.all_but),
+            ListId::Group(group) => {
+                self.groups.get(group as usize).map_or(&[], |group| &group.nodes)
+            }
+            ListId::Always => &self.always,
+            ListId::Unguarded => &self.unguarded,
+        }
+    }
+
+    fn push(&mut self, list: ListId, number: u32) {
+        match list {
+            ListId::Key(key) => {
+                if let Some(entry) = self.keys.get_mut(key as usize) {
+                    entry.list.push(number);
+                }
+            }
+            ListId::AllBut(field) => {
+                let normal = self.nodes.get(number as usize).map(|node| Arc::clone(&node.filed));
+                if let Some(Normal::Literal(Literal { test: Test::Eq(value), .. })) =
+                    normal.as_ref().map(|filed| &*filed.normal)
+                {
+                    let key = self.key(field, Kind::AllBut, value.clone());
+                    self.push(ListId::Key(key), number);
+                }
+                let Some(entry) = self.fields.get_mut(field as usize) else { return };
+                if entry.all_but.is_empty() {
+                    self.exclusions.push(field);
+                }
+                entry.all_but.push(number);
+            }
+            _ => {
+                if let Some(nodes) = self.plain_list(list) {
+                    nodes.push(number);
+                }
+            }
+        }
+    }
+
+    fn plain_list(&mut self, list: ListId) -> Option<&mut Vec<u32>> {
+        match list {
+            ListId::Key(_) => None,
+            ListId::Present(at) => Some(&mut self.fields.get_mut(at as usize)?.present),
+            ListId::AllBut(at) => Some(&mut self.fields.get_mut(at as usize)?.all_but),
+            ListId::Group(group) => Some(&mut self.groups.get_mut(group as usize)?.nodes),
+            ListId::Always => Some(&mut self.always),
+            ListId::Unguarded => Some(&mut self.unguarded),
+        }
+    }
+
+    /// Takes a node out of a list; the last one takes its place. What becomes empty goes.
+    fn swap_remove(&mut self, list: ListId, at: u32) {
+        let moved = match list {
+            ListId::Key(key) => {
+                let entry = self.keys.get_mut(key as usize);
+                entry.and_then(|entry| entry.list.swap_remove(at as usize))
+            }
+            _ => self.plain_list(list).and_then(|nodes| {
+                nodes.swap_remove(at as usize);
+                nodes.get(at as usize).copied()
+            }),
+        };
+        if let Some(node) = moved.and_then(|moved| self.nodes.get_mut(moved as usize))
+            && let Some(place) = node.places.iter_mut().find(|place| place.list == list)
+        {
+            place.at = at;
+        }
+        if !self.list(list).is_empty() {
+            return;
+        }
+        match list {
+            ListId::Key(key) => self.remove_key(key),
+            ListId::Group(group) => {
+                let group = self.groups.remove(group as usize);
+                self.by_guard.remove(&group.guard);
+            }
+            ListId::AllBut(field) => self.exclusions.retain(|other| *other != field),
+            _ => {}
+        }
+    }
+
+    fn use_field(&mut self, field: &Field) {
+        if let Some(at) = self.find_field(field) {
+            if let Some(entry) = self.fields.get_mut(at as usize) {
+                entry.uses += 1;
+            }
+            return;
+        }
+        let at = self.fields.insert(FieldEntry::new(field.clone())) as u32;
+        match field {
+            Field::Attribute(name) => self.names.insert(self.hash_name(name.as_bytes()), at),
+            Field::OrderingKey => self.ordering_key = Some(at),
+            Field::DataSize => self.data_size = Some(at),
+            Field::AttributeCount => self.attribute_count = Some(at),
+        }
+    }
+
+    fn leave_field(&mut self, field: &Field) {
+        let Some(at) = self.find_field(field) else { return };
+        let Some(entry) = self.fields.get_mut(at as usize) else { return };
+        entry.uses -= 1;
+        if entry.uses > 0 {
+            return;
+        }
+        self.fields.remove(at as usize);
+        match field {
+            Field::Attribute(name) => self.names.remove(self.hash_name(name.as_bytes()), at),
+            Field::OrderingKey => self.ordering_key = None,
+            Field::DataSize => self.data_size = None,
+            Field::AttributeCount => self.attribute_count = None,
+        }
+    }
+
+    /// Bytes that the index takes, the filters' own texts and trees excepted.
+    pub(crate) fn memory(&self) -> usize {
+        let lists = self.keys.iter().map(|(_, entry)| entry.list.memory()).sum::<usize>();
+        let residuals = self.nodes.iter().filter_map(|(_, node)| node.residual.as_ref());
+        let residuals = residuals.map(|program| program.memory()).sum::<usize>();
+        self.names.memory()
+            + self.by_key.memory()
+            + self.fields.capacity() * size_of::<FieldEntry>()
+            + self.keys.capacity() * size_of::<KeyEntry>()
+            + self.nodes.capacity() * size_of::<Node<T>>()
+            + lists
+            + residuals
     }
 }
 
-impl<T> Default for FilterIndex<T> {
-    fn default() -> Self {
-        Self::new()
+impl<T> Node<T> {
+    #[inline]
+    fn holds(&self, facts: &[Fact<'_>]) -> bool {
+        self.residual.as_ref().is_none_or(|residual| {
+            residual
+                .run(|field| facts.iter().find(|fact| fact.field == *field).map(|fact| fact.value))
+        })
     }
 }
+
+impl<'m> Fact<'m> {
+    #[inline]
+    fn text(&self) -> &'m [u8] {
+        match self.value {
+            Value::Text(text) => text,
+            Value::Number(_) => &[],
+        }
+    }
+
+    fn number(&self) -> Option<Number> {
+        match self.value {
+            Value::Text(text) => Number::read(text),
+            Value::Number(number) => Some(Number::Integer(number.into())),
+        }
+    }
+}
+
+impl Counts {
+    fn of(&mut self, standing: Standing) -> &mut usize {
+        match standing {
+            Standing::Exact => &mut self.exact,
+            Standing::Indexed => &mut self.indexed,
+            Standing::Presence => &mut self.presence,
+            Standing::Scan => &mut self.scan,
+            Standing::Constant => &mut self.constant,
+        }
+    }
+}
+
+impl FieldEntry {
+    fn new(field: Field) -> Self {
+        let (present, all_but) = (Vec::new(), Vec::new());
+        let (prefixes, suffixes, numbers) = Default::default();
+        Self { field, uses: 1, equal: 0, prefixes, suffixes, numbers, present, all_but }
+    }
+
+    /// Takes notice that a key of this field comes or goes.
+    fn count(&mut self, kind: Kind, value: &str, comes: bool) {
+        match kind {
+            Kind::Equal if comes => self.equal += 1,
+            Kind::Equal => self.equal -= 1,
+            Kind::Prefix => self.prefixes.count(value.len() as u32, comes),
+            Kind::Suffix => self.suffixes.count(value.len() as u32, comes),
+            Kind::Number => self.numbers.count(number_bits(value), comes),
+            Kind::AllBut => {}
+        }
+    }
+}
+
+impl Lengths {
+    fn count(&mut self, length: u32, comes: bool) {
+        match self.0.binary_search_by_key(&length, |(length, _)| *length) {
+            Ok(at) => {
+                let left = self.0.get_mut(at).map(|(_, count)| {
+                    *count = if comes { *count + 1 } else { *count - 1 };
+                    *count
+                });
+                if left == Some(0) {
+                    self.0.remove(at);
+                }
+            }
+            Err(at) => self.0.insert(at, (length, 1)),
+        }
+    }
+
+    fn parts<'v>(
+        &self,
+        part: impl Fn(usize) -> Option<&'v [u8]>,
+    ) -> impl Iterator<Item = (usize, &'v [u8])> {
+        // Sorted: the first length that is too long ends it.
+        self.0.iter().map_while(move |(length, _)| {
+            let length = *length as usize;
+            part(length).map(|part| (length, part))
+        })
+    }
+}
+
+impl List {
+    #[inline]
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::Empty => &[],
+            Self::One(number) => std::slice::from_ref(number),
+            Self::Many(numbers) => numbers,
+        }
+    }
+
+    fn push(&mut self, number: u32) {
+        match self {
+            Self::Empty => *self = Self::One(number),
+            Self::One(first) => *self = Self::Many(Box::new(vec![*first, number])),
+            Self::Many(numbers) => numbers.push(number),
+        }
+    }
+
+    /// Answers which number stands there now.
+    fn swap_remove(&mut self, at: usize) -> Option<u32> {
+        match self {
+            Self::Empty => None,
+            Self::One(_) => {
+                *self = Self::Empty;
+                None
+            }
+            Self::Many(numbers) => {
+                numbers.swap_remove(at);
+                let moved = numbers.get(at).copied();
+                if let [only] = numbers[..] {
+                    *self = Self::One(only);
+                }
+                moved
+            }
+        }
+    }
+
+    fn memory(&self) -> usize {
+        match self {
+            Self::Many(numbers) => size_of::<Vec<u32>>() + numbers.capacity() * size_of::<u32>(),
+            _ => 0,
+        }
+    }
+}
+
+impl Key {
+    /// What a look-up costs besides the list: the wider the key, the more messages hit it.
+    fn base_cost(&self) -> u64 {
+        match self.part {
+            Part::Equal(_) => 1,
+            Part::Prefix(_) | Part::Suffix(_) | Part::Number { .. } => 4,
+            Part::Present => 64,
+        }
+    }
+}
+
+impl Route {
+    fn entries(&self) -> usize {
+        match self {
+            Self::Never => 0,
+            Self::Keys(keys) => keys.len(),
+            Self::Always | Self::AllBut(..) | Self::Scan(_) => 1,
+        }
+    }
+}
+
+fn standing(plan: &Plan) -> Standing {
+    match &plan.route {
+        Route::Never | Route::Always => Standing::Constant,
+        Route::AllBut(..) => Standing::Exact,
+        Route::Scan(_) => Standing::Scan,
+        Route::Keys(_) if plan.residual.is_none() => Standing::Exact,
+        Route::Keys(keys) if keys.iter().any(|key| key.part == Part::Present) => Standing::Presence,
+        Route::Keys(_) => Standing::Indexed,
+    }
+}
+
+/// How a range of numbers is written as a key: its bits and its image, in hexadecimal.
+#[inline]
+fn number_name(bits: u32, image: u64) -> [u8; 18] {
+    let digit = |number: u64| match number & 15 {
+        digit @ 0..=9 => b'0' + digit as u8,
+        digit => b'a' - 10 + digit as u8,
+    };
+    std::array::from_fn(|at| match at {
+        0 => digit(u64::from(bits) >> 4),
+        1 => digit(u64::from(bits)),
+        at => digit(image >> (4 * (17 - at))),
+    })
+}
+
+fn number_bits(name: &str) -> u32 {
+    name.get(..2).and_then(|bits| u32::from_str_radix(bits, 16).ok()).unwrap_or_default()
+}
+
+/// Messages whose look-ups overlap.
+const BATCH: usize = 16;
+
+/// Different lengths of prefixes, or suffixes, of one attribute; a further one is rounded down.
+pub(crate) const MAX_LENGTHS: usize = 32;
+
+/// A list of so many filters is looked through for those that are cheaper to find elsewhere, and
+/// again whenever it has doubled.
+const CROWDED: usize = 64;
+
+/// A filter moves if it will be so many times cheaper to find.
+const WORTH_MOVING: u64 = 4;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn matching(index: &FilterIndex<u32>, present: &str) -> Vec<u32> {
-        let mut values = Vec::new();
-        index.matching(|key| (key == present).then_some(""), &mut values);
-        values
-    }
-
-    #[test]
-    fn equal_filters_share_an_entry_and_leave_one_by_one() {
-        let mut index = FilterIndex::new();
-        for (filter, value) in [("attributes:a", 1), ("attributes:b", 2), ("(attributes:a)", 3)] {
-            index.insert(filter.parse().expect("valid"), value);
-        }
-        assert_eq!(index.distinct_filters(), 2);
-        assert_eq!(matching(&index, "a"), [1, 3]);
-        assert!(index.remove(&Filter::has("a"), &1));
-        assert_eq!(matching(&index, "a"), [3]);
-        assert!(index.remove(&Filter::has("a"), &3));
-        assert_eq!((matching(&index, "a"), matching(&index, "b")), (vec![], vec![2]));
-        assert!(!index.remove(&Filter::has("b"), &1));
-        assert!(index.remove(&Filter::has("b"), &2));
-        assert!(index.is_empty());
-    }
-
-    #[test]
-    fn an_entry_that_moves_is_found_again() {
-        let mut index = FilterIndex::new();
-        let filters = ["a", "b", "c"].map(Filter::has);
-        for (filter, value) in filters.iter().zip(0..) {
-            index.insert(filter.clone(), value);
-        }
-        assert!(index.remove(&Filter::has("a"), &0));
-        index.insert(Filter::has("c"), 9);
-        assert_eq!(matching(&index, "c"), [2, 9]);
-        assert_eq!(index.distinct_filters(), 2);
-    }
-}
+mod tests;

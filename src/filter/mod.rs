@@ -5,14 +5,23 @@
 //! (`index.rs`) matches many filters against one message. This module is pure: it knows nothing
 //! of messages, topics or locks, and gets attributes through a look-up function.
 //!
-//! The dialect is the strict one, that of the service. A filter never fails on a message.
+//! There are two dialects: the strict one, that of the service, and an extended one that has all
+//! of it. A filter never fails on a message. A literal filter cannot be checked at compile time:
+//! the parser builds strings and trees, which a `const fn` cannot, and a second parser that only
+//! judges would have to be kept equal to it; parse in a `LazyLock`, or test it.
 
 mod ast;
+mod cover;
 mod error;
+mod extended;
 mod index;
+mod normal;
+mod number;
 mod parse;
+mod pattern;
 mod program;
 mod slips;
+mod table;
 mod text;
 
 use std::fmt;
@@ -24,15 +33,30 @@ use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, Serializer};
 
 pub use self::error::{CombineError, ParseError, ParseErrorKind};
-pub(crate) use self::index::FilterIndex;
+pub use self::extended::MAX_LIST_VALUES;
+pub(crate) use self::index::{Counts, FilterIndex, Subject};
+pub(crate) use self::normal::Normal;
+pub use self::number::MAX_NUMBER_BYTES;
 pub use self::parse::{
     DEPTH_CEILING, EMBEDDED_MAX_BYTES, EMBEDDED_MAX_PREDICATES, MAX_DEPTH, ParseLimits,
     STRICT_MAX_BYTES, STRICT_MAX_PREDICATES,
 };
+pub use self::pattern::MAX_GLOB_RUN;
 pub use self::text::quote;
 
-use self::ast::{Expr, Operator, Test};
-use self::program::Program;
+use self::ast::{Expr, Field, Operator, Test};
+use self::program::{Program, Value};
+
+/// How much of the language a filter may use. The greater has everything that the smaller has, with
+/// the same meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Dialect {
+    /// What the service has.
+    Strict,
+    /// Numbers, lists, patterns, networks and fields of the message besides.
+    Extended,
+}
 
 /// A condition on the attributes of a message.
 ///
@@ -70,7 +94,7 @@ struct Inner {
     source: Box<str>,
     /// `None` matches everything.
     expr: Option<Expr>,
-    program: Program,
+    program: Program<Field>,
 }
 
 impl Filter {
@@ -111,6 +135,45 @@ impl Filter {
     pub fn parse_with(source: &str, limits: ParseLimits) -> Result<Self, ParseError> {
         let expr = parse::parse(source, limits)?;
         Ok(Self::new(source.into(), expr))
+    }
+
+    /// Parses a filter of the extended dialect within [`ParseLimits::EXTENDED`]: 4,096 bytes, 128
+    /// levels, 512 predicates.
+    ///
+    /// Whatever the strict dialect has means the same here. Besides:
+    ///
+    /// | form | true when |
+    /// | --- | --- |
+    /// | `attributes.KEY < 5`, `<=`, `>`, `>=`, `= 5` | present, a number, and so related |
+    /// | `attributes.KEY != 5` | not `= 5`: also where it is absent or no number |
+    /// | `attributes.KEY IN ("a", "b", 3)` | equal to one of at most 256 values |
+    /// | `hasSuffix(attributes.KEY, "s")`, `contains(…)` | ending with it, having it inside |
+    /// | `equalsIgnoreCase(attributes.KEY, "v")` | equal but for the case of ASCII letters |
+    /// | `matchesGlob(attributes.KEY, "a*b?")` | `*` any run, `?` one character |
+    /// | `matchesSubject(attributes.KEY, "orders.*.>")` | tokens; a final `>` is one or more |
+    /// | `inCidr(attributes.KEY, "10.0.0.0/8")` | an IPv4 or IPv6 address inside |
+    /// | `message.ordering_key`, `message:ordering_key` | as an attribute; empty is absent |
+    /// | `message.data_size`, `message.attribute_count` | numbers |
+    /// | `true`, `false` | always, never |
+    ///
+    /// Strings may stand in single quotes. Numbers are decimal and have at most 40 bytes; two
+    /// integers that fit 128 bits compare exactly, anything else as `f64`. In a glob `\*`, `\?` and
+    /// `\\` stand for themselves; in a string of the filter their backslash is written twice.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError`] describes the first mistake.
+    ///
+    /// ```
+    /// use siftbus::{Filter, Message};
+    ///
+    /// let filter = Filter::parse_extended("attributes.size >= 10 AND attributes.size < 100")?;
+    /// assert!(filter.matches(&Message::new("x").with_attribute("size", "42")));
+    /// assert!(!filter.matches(&Message::new("x").with_attribute("size", "large")));
+    /// # Ok::<(), siftbus::filter::ParseError>(())
+    /// ```
+    pub fn parse_extended(source: &str) -> Result<Self, ParseError> {
+        Self::parse_with(source, ParseLimits::EXTENDED)
     }
 
     /// The filter that matches every message; its text is empty. The default.
@@ -225,7 +288,8 @@ impl Filter {
 
     /// Whether a message matches, given its attributes by a look-up.
     ///
-    /// Takes time linear in the number of predicates and allocates nothing. The look-up may be
+    /// Takes time linear in the number of predicates and allocates nothing. Fields of the message
+    /// count as absent. The look-up may be
     /// asked for the same key more than once and must answer the same.
     ///
     /// ```
@@ -238,10 +302,54 @@ impl Filter {
     /// assert!(!Filter::has("tenant").matches_with(lookup));
     /// ```
     pub fn matches_with<'a>(&self, lookup: impl Fn(&str) -> Option<&'a str>) -> bool {
-        self.inner.program.run(lookup)
+        self.inner.program.run(|field| match field {
+            Field::Attribute(key) => lookup(key).map(|value| Value::Text(value.as_bytes())),
+            _ => None,
+        })
     }
 
-    /// Whether a message with these attributes matches.
+    /// Whether a message matches; unlike the other forms this sees its ordering key, size and
+    /// count of attributes too.
+    ///
+    /// ```
+    /// use siftbus::{Filter, Message};
+    ///
+    /// let message = Message::new("paid").with_attribute("region", "eu");
+    /// assert!(Filter::eq("region", "eu").matches(&message));
+    /// ```
+    pub fn matches(&self, message: &crate::Message) -> bool {
+        self.inner.program.run(|field| match field {
+            Field::Attribute(key) => {
+                message.attribute(key).map(|value| Value::Text(value.as_bytes()))
+            }
+            Field::OrderingKey => {
+                let key = message.ordering_key();
+                (!key.is_empty()).then_some(Value::Text(key.as_bytes()))
+            }
+            Field::DataSize => Some(Value::Number(message.data().len() as u64)),
+            Field::AttributeCount => Some(Value::Number(message.attributes().len() as u64)),
+        })
+    }
+
+    /// The smallest dialect that has everything in this filter.
+    ///
+    /// ```
+    /// use siftbus::Filter;
+    /// use siftbus::filter::Dialect;
+    ///
+    /// assert_eq!(Filter::eq("region", "eu").dialect(), Dialect::Strict);
+    /// ```
+    pub fn dialect(&self) -> Dialect {
+        self.inner.expr.as_ref().map_or(Dialect::Strict, Expr::dialect)
+    }
+
+    /// The filter simplified, for the index.
+    pub(crate) fn normal(&self) -> Normal {
+        Normal::of(self.inner.expr.as_ref())
+    }
+
+    /// Whether a message with these attributes matches. Meant for filters without fields of the
+    /// message, which count as absent here.
     ///
     /// ```
     /// use siftbus::{Attributes, Filter};
@@ -359,10 +467,11 @@ impl Serialize for Filter {
     }
 }
 
-/// Reads the text within [`ParseLimits::EMBEDDED`].
+/// Reads the text within [`ParseLimits::EXTENDED`]. Which dialect a bus takes is its own decision
+/// (`Limits::filter_dialect`).
 impl<'de> Deserialize<'de> for Filter {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let source = String::deserialize(deserializer)?;
-        Self::parse_with(&source, ParseLimits::EMBEDDED).map_err(D::Error::custom)
+        Self::parse_with(&source, ParseLimits::EXTENDED).map_err(D::Error::custom)
     }
 }

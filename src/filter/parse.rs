@@ -1,10 +1,12 @@
-//! From text to syntax tree: the grammar of the strict dialect and its size limits.
+//! From text to syntax tree: the grammar of both dialects and the size limits. What only the
+//! extended dialect has is read in `extended.rs`.
 //!
 //! The parser has no lexer (see `text.rs`) and does not recurse: open parentheses are levels on
 //! a list of its own. It looks at each character a bounded number of times. Where the grammar
 //! has no way on, `slips.rs` says what is wrong; the first mistake is the only one reported.
 
-use super::ast::{Expr, Operator, Test};
+use super::Dialect;
+use super::ast::{Expr, Field, Operator, Predicate, Test};
 use super::error::{END_OF_FILTER, ParseError, ParseErrorKind as Kind};
 use super::slips;
 use super::text::{Cursor, is_white_space};
@@ -32,6 +34,8 @@ pub struct ParseLimits {
     pub max_depth: usize,
     /// How many predicates there may be.
     pub max_predicates: usize,
+    /// How much of the language may be used.
+    pub dialect: Dialect,
 }
 
 impl ParseLimits {
@@ -41,6 +45,7 @@ impl ParseLimits {
         max_bytes: STRICT_MAX_BYTES,
         max_depth: MAX_DEPTH,
         max_predicates: STRICT_MAX_PREDICATES,
+        dialect: Dialect::Strict,
     };
 
     /// For filters that never leave the process: 4,096 bytes, 128 levels, 512 predicates.
@@ -48,7 +53,11 @@ impl ParseLimits {
         max_bytes: EMBEDDED_MAX_BYTES,
         max_depth: MAX_DEPTH,
         max_predicates: EMBEDDED_MAX_PREDICATES,
+        dialect: Dialect::Strict,
     };
+
+    /// As [`EMBEDDED`](Self::EMBEDDED), in the extended dialect.
+    pub const EXTENDED: Self = Self { dialect: Dialect::Extended, ..Self::EMBEDDED };
 }
 
 impl Default for ParseLimits {
@@ -69,6 +78,7 @@ pub(super) fn parse(source: &str, limits: ParseLimits) -> Result<Option<Expr>, P
         cursor: Cursor::new(source).after_white_space(),
         max_depth: limits.max_depth.min(DEPTH_CEILING),
         max_predicates: limits.max_predicates,
+        is_extended: limits.dialect == Dialect::Extended,
         depth: 0,
         predicates: 0,
         level: Level::default(),
@@ -77,10 +87,11 @@ pub(super) fn parse(source: &str, limits: ParseLimits) -> Result<Option<Expr>, P
     if parser.cursor.is_at_end() { Ok(None) } else { parser.run().map(Some) }
 }
 
-struct Parser<'s> {
-    cursor: Cursor<'s>,
+pub(super) struct Parser<'s> {
+    pub(super) cursor: Cursor<'s>,
     max_depth: usize,
     max_predicates: usize,
+    pub(super) is_extended: bool,
     /// Open parentheses and negations waiting for their operand, on all levels.
     depth: usize,
     predicates: usize,
@@ -132,8 +143,13 @@ impl Parser<'_> {
                 _ => match self.cursor.word() {
                     word @ "NOT" => word,
                     ATTRIBUTES => return self.attribute(),
-                    HAS_PREFIX => return self.call(),
-                    _ => {
+                    HAS_PREFIX => return self.call(HAS_PREFIX),
+                    word => {
+                        if self.is_extended
+                            && let Some(term) = self.extended_term(word)?
+                        {
+                            return Ok(term);
+                        }
                         let fresh = self.level.terms.is_empty() && self.level.negations == 0;
                         return Err(slips::term(&self.cursor, self.level.open.is_some(), fresh));
                     }
@@ -222,53 +238,89 @@ impl Parser<'_> {
             return Err(slips::attribute(&spaced));
         }
         self.cursor.skip_white_space();
-        Ok(Expr::predicate(self.key(':')?, Test::Has))
+        Ok(Expr::predicate(&self.key(':')?, Test::Has))
     }
 
     /// The rest of `attributes.KEY = "…"`, from the dot on.
     fn comparison(&mut self) -> Result<Expr, ParseError> {
         let key = self.dot_key()?;
+        self.compare(Field::Attribute(key.into()))
+    }
+
+    /// What is asked of a field, from behind it on.
+    pub(super) fn compare(&mut self, field: Field) -> Result<Expr, ParseError> {
         self.cursor.skip_white_space();
         let symbol = self.cursor.run(|c| matches!(c, '=' | '!' | '<' | '>' | '~'));
+        if self.is_extended
+            && let Some(test) = self.extended_test(&field, symbol)?
+        {
+            return Ok(Expr::Predicate(Predicate { field, test }));
+        }
         let test = match symbol {
             "=" => Test::Eq,
             "!=" => Test::Ne,
-            _ => return Err(slips::comparison(&self.cursor, &key)),
+            _ => {
+                let name = match &field {
+                    Field::Attribute(key) => key.to_string(),
+                    other => other.to_string(),
+                };
+                return Err(slips::comparison(&self.cursor, &name));
+            }
         };
         self.cursor.advance(symbol.len());
-        Ok(Expr::predicate(key, test(self.value()?.into())))
+        let test = test(self.value()?.into());
+        Ok(Expr::Predicate(Predicate { field, test }))
     }
 
-    /// `hasPrefix(attributes.KEY, "…")`; the cursor stands on the word.
-    fn call(&mut self) -> Result<Expr, ParseError> {
+    /// `hasPrefix(attributes.KEY, "…")` and its like; the cursor stands on the word.
+    pub(super) fn call(&mut self, name: &'static str) -> Result<Expr, ParseError> {
         self.count_predicate()?;
-        self.cursor.advance(HAS_PREFIX.len());
-        self.argument('(', "( after hasPrefix")?;
+        self.cursor.advance(name.len());
+        self.argument('(', "( after the function")?;
         self.cursor.skip_white_space();
+        let field = self.call_field()?;
+        self.argument(',', "a comma and the value")?;
+        self.cursor.skip_white_space();
+        let start = self.cursor.at();
+        let text = self.value()?;
+        let test = if name == HAS_PREFIX {
+            Test::Prefix(text.into())
+        } else {
+            self.extended_call(name, &text, start)?
+        };
+        self.argument(')', "a closing )")?;
+        Ok(Expr::Predicate(Predicate { field, test }))
+    }
+
+    /// The first argument of a call.
+    fn call_field(&mut self) -> Result<Field, ParseError> {
+        if self.is_extended && self.cursor.word() == MESSAGE {
+            return self.message_text();
+        }
         if self.cursor.word() != ATTRIBUTES {
             return Err(self.malformed_call("attributes.KEY"));
         }
         self.cursor.advance(ATTRIBUTES.len());
-        let key = match self.cursor.peek() {
-            Some('.') => self.dot_key()?,
+        match self.cursor.peek() {
+            Some('.') => Ok(Field::Attribute(self.dot_key()?.into())),
             _ if self.cursor.after_white_space().peek() == Some('.') => {
-                return Err(slips::space_around_dot(&self.cursor));
+                Err(slips::space_around_dot(&self.cursor))
             }
-            _ => return Err(self.malformed_call("attributes.KEY")),
-        };
-        self.argument(',', "a comma and the prefix")?;
-        let prefix = self.value()?;
-        self.argument(')', "a closing )")?;
-        Ok(Expr::predicate(key, Test::Prefix(prefix.into())))
+            _ => Err(self.malformed_call("attributes.KEY")),
+        }
     }
 
     /// Moves over a punctuation mark of a call.
-    fn argument(&mut self, mark: char, expected: &'static str) -> Result<(), ParseError> {
+    pub(super) fn argument(
+        &mut self,
+        mark: char,
+        expected: &'static str,
+    ) -> Result<(), ParseError> {
         self.cursor.skip_white_space();
         if self.cursor.eat(mark) { Ok(()) } else { Err(self.malformed_call(expected)) }
     }
 
-    fn malformed_call(&self, expected: &'static str) -> ParseError {
+    pub(super) fn malformed_call(&self, expected: &'static str) -> ParseError {
         self.cursor
             .error(Kind::MalformedCall, self.cursor.token(), expected)
             .with_hint("write hasPrefix(attributes.KEY, \"prefix\")")
@@ -286,7 +338,7 @@ impl Parser<'_> {
 
     /// A key, bare or as a string; `separator` stands before it.
     fn key(&mut self, separator: char) -> Result<String, ParseError> {
-        if self.cursor.peek() == Some('"') {
+        if self.is_at_string() {
             return self.cursor.string();
         }
         let key = self.cursor.word();
@@ -299,11 +351,16 @@ impl Parser<'_> {
         Ok(key.to_owned())
     }
 
-    fn value(&mut self) -> Result<String, ParseError> {
+    pub(super) fn value(&mut self) -> Result<String, ParseError> {
         self.cursor.skip_white_space();
+        if self.is_at_string() { self.cursor.string() } else { Err(slips::value(&self.cursor)) }
+    }
+
+    pub(super) fn is_at_string(&self) -> bool {
         match self.cursor.peek() {
-            Some('"') => self.cursor.string(),
-            _ => Err(slips::value(&self.cursor)),
+            Some('"') => true,
+            Some('\'') => self.is_extended,
+            _ => false,
         }
     }
 
@@ -319,7 +376,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn count_predicate(&mut self) -> Result<(), ParseError> {
+    pub(super) fn count_predicate(&mut self) -> Result<(), ParseError> {
         if self.predicates >= self.max_predicates {
             let max = self.max_predicates;
             let expected = format!("at most {max} predicates");
@@ -360,3 +417,4 @@ pub const DEPTH_CEILING: usize = 256;
 
 const ATTRIBUTES: &str = "attributes";
 const HAS_PREFIX: &str = "hasPrefix";
+pub(super) const MESSAGE: &str = "message";

@@ -49,12 +49,12 @@ impl HashIndex {
             self.resize((self.slots.len() * 2).max(MIN_SLOTS));
         }
         self.len += 1;
-        self.place(u64::from(tag_of(hash)) << 32 | u64::from(number) + 1);
+        self.place(slot_of(hash, number));
     }
 
     /// Takes a number out that was filed under this hash.
     pub(super) fn remove(&mut self, hash: u64, number: u32) {
-        let wanted = u64::from(tag_of(hash)) << 32 | u64::from(number) + 1;
+        let wanted = slot_of(hash, number);
         let mut at = self.home(tag_of(hash));
         loop {
             match self.slots.get(at).copied().unwrap_or_default() {
@@ -122,6 +122,10 @@ impl HashIndex {
 #[inline]
 fn tag_of(hash: u64) -> u32 {
     (hash >> 32) as u32
+}
+
+fn slot_of(hash: u64, number: u32) -> u64 {
+    (u64::from(tag_of(hash)) << 32) | (u64::from(number) + 1)
 }
 
 #[inline]

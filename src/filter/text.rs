@@ -151,17 +151,18 @@ impl<'s> Cursor<'s> {
         ParseError::new(self.source, kind, span, expected)
     }
 
-    /// Reads a string literal; the cursor stands on its opening quote.
+    /// Reads a string literal; the cursor stands on its opening quote, single or double.
     pub(super) fn string(&mut self) -> Result<String, ParseError> {
         let open = self.at;
+        let quote = self.peek().unwrap_or('"');
         let mut text = String::new();
         self.advance(1);
         loop {
-            let plain = self.run(is_plain);
+            let plain = self.run(|c| c != quote && is_plain(c));
             text.push_str(plain);
             self.advance(plain.len());
             match self.peek() {
-                Some('"') => {
+                Some(c) if c == quote => {
                     self.advance(1);
                     return Ok(text);
                 }
@@ -220,7 +221,9 @@ impl<'s> Cursor<'s> {
 
     fn unterminated(&self, open: usize) -> ParseError {
         let span = open..self.source.len();
-        self.error(ParseErrorKind::UnterminatedString, span, "a closing \"")
+        let single = self.source.get(open..).is_some_and(|text| text.starts_with('\''));
+        let expected = if single { "a closing '" } else { "a closing \"" };
+        self.error(ParseErrorKind::UnterminatedString, span, expected)
     }
 }
 
@@ -240,7 +243,7 @@ pub(super) fn is_control(c: char) -> bool {
 }
 
 fn is_plain(c: char) -> bool {
-    !matches!(c, '"' | '\\') && !is_control(c)
+    c != '\\' && !is_control(c)
 }
 
 fn simple_escape(letter: char) -> Option<char> {

@@ -7,6 +7,7 @@ pub(crate) mod books;
 pub(crate) mod core;
 pub(crate) mod driver;
 pub(crate) mod effects;
+pub(crate) mod matcher;
 pub(crate) mod subscription;
 pub(crate) mod timers;
 pub(crate) mod topic;

@@ -277,7 +277,7 @@ impl SubscriptionShared {
 
     pub(crate) fn stats(&self) -> SubscriptionStats {
         let reading = self.core.read();
-        let (published, accepted) = self.topic.taken_in(&self.view.filter);
+        let (published, accepted) = self.topic.taken_in(&self.view);
         let Ok(state) = self.enter(reading) else { return SubscriptionStats::default() };
         let accepted = accepted.saturating_sub(state.start.accepted);
         let head = self.view.head();

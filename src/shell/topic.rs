@@ -4,24 +4,26 @@
 //! cuts are one order (L1). It is released before anybody is woken and before anything is freed.
 
 mod audit;
+mod filtered;
 
 use std::collections::BTreeMap;
 use std::sync::Weak;
 
-use slab::Slab;
 use smallvec::SmallVec;
 
+use self::filtered::Views;
 use super::core::BusCore;
 use super::effects::Effects;
+use super::matcher::{Matcher, Matches, ViewKey};
 use super::subscription::SubscriptionShared;
 use super::timers::{Key, Rank, Timed};
-use super::view::{FilteredView, View};
+use super::view::View;
 use crate::broker::hops::{Hops, Path};
 use crate::broker::ledger::TopicLedger;
 use crate::broker::log::{Directory, TopicLog};
 use crate::clock::Reading;
 use crate::error::{AdminError, PublishReason, Resource};
-use crate::filter::{Filter, FilterIndex};
+use crate::filter::{Filter, Normal};
 use crate::message::{Message, MessageId, Published};
 use crate::stats::TopicStats;
 use crate::sync::{Arc, Mutex, RwLock};
@@ -41,6 +43,8 @@ pub(crate) struct TopicShared {
     pub(crate) directory: RwLock<Directory>,
     /// The view of unfiltered subscriptions: the log itself.
     view: Arc<View>,
+    /// Which filters match what.
+    matcher: Matcher,
 }
 
 struct TopicState {
@@ -50,8 +54,7 @@ struct TopicState {
     last_publish: Time,
     /// Subscriptions without a filter.
     unfiltered: usize,
-    index: FilterIndex<usize>,
-    views: Slab<FilteredView>,
+    views: Views,
     subscriptions: BTreeMap<u64, Arc<SubscriptionShared>>,
     /// What the topic's retention keeps: everything from this position on.
     retained_from: Option<u64>,
@@ -62,6 +65,9 @@ struct TopicState {
     hops: Hops,
     ledger: TopicLedger,
 }
+
+/// However many subscriptions there are, so many places in the filter index for each are allowed.
+pub(crate) const INDEX_ENTRIES_PER_SUBSCRIPTION: usize = 16;
 
 /// Who got the messages of one publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,8 +107,7 @@ impl TopicShared {
                 deleted: false,
                 last_publish: Time::default(),
                 unfiltered: 0,
-                index: FilterIndex::new(),
-                views: Slab::new(),
+                views: Views::default(),
                 subscriptions: BTreeMap::new(),
                 retained_from: None,
                 least_retention: Span::FOREVER,
@@ -111,7 +116,8 @@ impl TopicShared {
                 ledger: TopicLedger::default(),
             }),
             directory: RwLock::new(Directory::default()),
-            view: Arc::new(View::new(Filter::all())),
+            view: Arc::new(View::new(Filter::all(), None)),
+            matcher: Matcher::new(core.seed),
         });
         topic.state.lock().configure(config);
         core.books.enter(topic.id, &topic.me);
@@ -155,9 +161,15 @@ impl TopicShared {
     }
 
     /// What was published here, and what of it the view of a filter accepted.
-    pub(crate) fn taken_in(&self, filter: &Filter) -> (u64, u64) {
+    pub(crate) fn taken_in(&self, view: &View) -> (u64, u64) {
         let state = self.state.lock();
-        (state.ledger.published, state.accepted_by(filter))
+        (state.ledger.published, state.accepted_by(view))
+    }
+
+    /// Which filters match which of these messages; asked before they are published.
+    #[inline]
+    pub(crate) fn matching(&self, messages: &[Message]) -> Matches {
+        self.matcher.matching(messages)
     }
 
     /// Appends messages for all who match; gives them back if it cannot.
@@ -165,9 +177,10 @@ impl TopicShared {
     pub(crate) fn publish<M: ExactSizeIterator<Item = Message>>(
         &self,
         messages: M,
+        matches: Matches,
         reading: Reading,
     ) -> Result<Appended, (PublishReason, M)> {
-        self.publish_with(messages, reading, |_, _| {})
+        self.publish_with(messages, matches, reading, |_, _| {})
     }
 
     /// Appends a message that a dead-letter policy sends here, without regard to limits (DLQ-7).
@@ -179,7 +192,8 @@ impl TopicShared {
                 state.hops.insert(head, path);
             }
         };
-        self.publish_with(std::iter::once(message), reading, place).is_ok()
+        let matches = self.matching(std::slice::from_ref(&message));
+        self.publish_with(std::iter::once(message), matches, reading, place).is_ok()
     }
 
     /// `placed` gets the head as it was before, under the lock.
@@ -187,6 +201,7 @@ impl TopicShared {
     fn publish_with<M: ExactSizeIterator<Item = Message>>(
         &self,
         messages: M,
+        matches: Matches,
         reading: Reading,
         placed: impl FnOnce(&mut TopicState, u64),
     ) -> Result<Appended, (PublishReason, M)> {
@@ -204,7 +219,7 @@ impl TopicShared {
         let first = self.core.take_ids(count as u64);
         let mut published = Stamped { messages, next: first, time };
         let recipients = if !state.views.is_empty() {
-            state.append_matching(count, published, &mut effects)
+            state.append_matching(count, published, matches, &self.matcher, &mut effects)
         } else if state.log.keeps_new() {
             state.log.append_all(count, || published.take());
             state.ledger.appended += count as u64;
@@ -252,29 +267,100 @@ impl TopicShared {
         reading: Reading,
     ) -> Result<Arc<SubscriptionShared>, AdminError> {
         let topic = self.me.upgrade().ok_or_else(|| self.not_found())?;
+        let filter = config.filter.clone();
+        if filter.is_all() {
+            let mut state = self.state.lock();
+            self.check_room(&state, &name)?;
+            return Ok(self.attach(&mut state, None, topic, name, config, reading));
+        }
+        // Whoever holds the registry is alone with changes of filters; publishers go on.
+        let normal = filter.normal();
+        let mut registry = self.matcher.registry();
+        let known = registry.find(&normal);
+        let key = match known {
+            Some(key) => key,
+            None => {
+                self.check_index(&normal, &name)?;
+                let mut state = self.state.lock();
+                self.check_room(&state, &name)?;
+                let key = state.views.add(&filter);
+                drop(state);
+                let version = self.matcher.insert(&mut registry, normal.clone(), key);
+                self.state.lock().views.came(version, key, filter);
+                key
+            }
+        };
         let mut state = self.state.lock();
+        if let Err(error) = self.check_room(&state, &name) {
+            if known.is_none() {
+                state.views.remove(key);
+                drop(state);
+                self.matcher.remove(&mut registry, &normal);
+            }
+            return Err(error);
+        }
+        Ok(self.attach(&mut state, Some(key), topic, name, config, reading))
+    }
+
+    /// The subscription is there when this returns: whatever is published later looks at it.
+    fn attach(
+        &self,
+        state: &mut TopicState,
+        key: Option<ViewKey>,
+        topic: Arc<TopicShared>,
+        name: Arc<str>,
+        config: SubscriptionConfig,
+        reading: Reading,
+    ) -> Arc<SubscriptionShared> {
+        let view = state.attach(key, &self.view);
+        let retention = state.retention_of(&config);
+        state.least_retention = state.least_retention.min(retention);
+        let accepted = state.accepted_by(&view);
+        let is_unfiltered = key.is_none();
+        let subscription =
+            SubscriptionShared::new(topic, view, is_unfiltered, name, config, retention, reading);
+        subscription.begin_books(accepted, state.ledger.published);
+        state.subscriptions.insert(subscription.incarnation, Arc::clone(&subscription));
+        subscription
+    }
+
+    fn check_room(&self, state: &TopicState, name: &str) -> Result<(), AdminError> {
         if state.deleted {
             return Err(self.not_found());
         }
-        let max = self.core.limits.subscriptions_per_topic;
-        if let Some(max) = max.filter(|max| state.subscriptions.len() >= *max) {
-            let resource = Resource::Subscription;
-            return Err(AdminError::TooMany { resource, name: name.to_string(), max });
+        match self.core.limits.subscriptions_per_topic {
+            Some(max) if state.subscriptions.len() >= max => {
+                let resource = Resource::Subscription;
+                Err(AdminError::TooMany { resource, name: name.to_owned(), max })
+            }
+            _ => Ok(()),
         }
-        let filter = config.filter.clone();
-        let view = state.attach(&filter, &self.view);
-        let retention = state.retention_of(&config);
-        state.least_retention = state.least_retention.min(retention);
-        let subscription =
-            SubscriptionShared::new(topic, view, filter.is_all(), name, config, retention, reading);
-        subscription.begin_books(state.accepted_by(&filter), state.ledger.published);
-        state.subscriptions.insert(subscription.incarnation, Arc::clone(&subscription));
-        Ok(subscription)
+    }
+
+    /// Whether the index may have one filter more (LIB-201, LIB-202). The registry is held.
+    fn check_index(&self, normal: &Normal, name: &str) -> Result<(), AdminError> {
+        let limits = &self.core.limits;
+        let (before, _) = self.matcher.figures();
+        let after = self.matcher.counts_with(normal);
+        let max = limits.weak_filters_per_topic;
+        if after.weak() > before.weak() && after.weak() > max {
+            return Err(AdminError::TooManyWeakFilters { name: name.to_owned(), max });
+        }
+        let subscriptions = self.state.lock().subscriptions.len() + 1;
+        let average = subscriptions.saturating_mul(INDEX_ENTRIES_PER_SUBSCRIPTION);
+        let max = limits.index_entries_per_topic.max(average);
+        if after.entries > max {
+            return Err(AdminError::FilterIndexFull { name: name.to_owned(), max });
+        }
+        Ok(())
     }
 
     /// Takes a subscription off the topic and gives back what it alone kept (RES-13).
     pub(crate) fn detach(&self, subscription: &SubscriptionShared) {
         let mut effects = Effects::default();
+        let filtered = !subscription.is_unfiltered;
+        let mut registry = filtered.then(|| self.matcher.registry());
+        let mut unused = false;
         let mut state = self.state.lock();
         let removed = state.subscriptions.remove(&subscription.incarnation);
         if removed.is_some() {
@@ -285,11 +371,15 @@ impl TopicShared {
             for position in kept.pinned {
                 state.log.unpin(position);
             }
-            state.leave(subscription, kept.low);
+            unused = state.leave(subscription, kept.low);
             state.log.seal_if_unused();
             self.apply_changes(&mut state, &mut effects);
         }
         drop(state);
+        if let Some(registry) = registry.as_mut().filter(|_| unused) {
+            self.matcher.remove(registry, &subscription.view.filter.normal());
+        }
+        drop(registry);
         effects.run();
         drop(removed);
     }
@@ -388,9 +478,10 @@ impl TopicShared {
         if self.view.is_awaited() {
             awaited.append(&mut self.view.take_waiting());
         }
-        for (_, filtered) in state.views.iter_mut().filter(|(_, filtered)| filtered.touched) {
+        for slot in std::mem::take(&mut state.views.touched) {
+            let Some(filtered) = state.views.at_mut(slot) else { continue };
             filtered.touched = false;
-            filtered.view.show();
+            filtered.show();
             if filtered.view.is_awaited() {
                 awaited.append(&mut filtered.view.take_waiting());
             }
@@ -444,92 +535,6 @@ impl<M: Iterator<Item = Message>> Stamped<M> {
 type Awaited = Vec<Weak<SubscriptionShared>>;
 
 impl TopicState {
-    fn append_matching(
-        &mut self,
-        count: usize,
-        mut messages: Stamped<impl Iterator<Item = Message>>,
-        effects: &mut Effects,
-    ) -> Recipients {
-        let mut matching = Vec::new();
-        let mut each = Vec::with_capacity(count);
-        for _ in 0..count {
-            let message = messages.take();
-            matching.clear();
-            let attributes = message.message.attributes();
-            self.index.matching(|key| attributes.get(key), &mut matching);
-            let mut recipients = self.unfiltered;
-            if !self.log.keeps_new() && matching.is_empty() {
-                effects.discard(message);
-                self.ledger.unclaimed += 1;
-            } else {
-                let position = self.log.append(message);
-                self.ledger.appended += 1;
-                for &at in &matching {
-                    let Some(filtered) = self.views.get_mut(at) else { continue };
-                    filtered.view.push(position);
-                    filtered.accepted += 1;
-                    filtered.touched = true;
-                    self.log.pin(position);
-                    recipients += filtered.subscriptions();
-                }
-            }
-            each.push(recipients);
-        }
-        Recipients::Each(each)
-    }
-
-    /// The view for a filter, with one subscription more on it.
-    fn attach(&mut self, filter: &Filter, unfiltered: &Arc<View>) -> Arc<View> {
-        if filter.is_all() {
-            self.unfiltered += 1;
-            self.log.hold(self.log.head());
-            return Arc::clone(unfiltered);
-        }
-        let at = self.index.get(filter).first().copied().unwrap_or_else(|| {
-            let at = self.views.insert(FilteredView::new(filter.clone()));
-            self.index.insert(filter.clone(), at);
-            at
-        });
-        let filtered = self.views.get_mut(at).expect("the index only names views that exist");
-        filtered.add_low(filtered.view.head());
-        Arc::clone(&filtered.view)
-    }
-
-    /// The opposite of `attach`, for a subscription that is done below `low`.
-    fn leave(&mut self, subscription: &SubscriptionShared, low: u64) {
-        if subscription.is_unfiltered {
-            self.unfiltered -= 1;
-            self.log.release_hold(low);
-            return;
-        }
-        let filter = &subscription.view.filter;
-        let Some(at) = self.index.get(filter).first().copied() else { return };
-        let Some(filtered) = self.views.get_mut(at) else { return };
-        for position in filtered.remove_low(low) {
-            self.log.unpin(position);
-        }
-        if filtered.subscriptions() == 0 {
-            self.views.remove(at);
-            self.index.remove(filter, &at);
-        }
-    }
-
-    fn move_low(&mut self, subscription: &SubscriptionShared, from: u64, to: u64) {
-        if from == to {
-            return;
-        }
-        if subscription.is_unfiltered {
-            self.log.move_hold(from, to);
-            return;
-        }
-        let at = self.index.get(&subscription.view.filter).first().copied();
-        let Some(filtered) = at.and_then(|at| self.views.get_mut(at)) else { return };
-        filtered.add_low(to);
-        for position in filtered.remove_low(from) {
-            self.log.unpin(position);
-        }
-    }
-
     fn configure(&mut self, config: TopicConfig) {
         match (self.retained_from, config.retention) {
             (None, Some(_)) => {

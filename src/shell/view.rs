@@ -7,6 +7,7 @@
 
 use std::sync::Weak;
 
+use super::matcher::ViewKey;
 use super::subscription::SubscriptionShared;
 use crate::broker::chunks::Chunks;
 use crate::filter::Filter;
@@ -18,6 +19,8 @@ const CHUNK: usize = 512;
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) filter: Filter,
+    /// Which of its topic's filtered views it is; `None` is the unfiltered one.
+    pub(crate) key: Option<ViewKey>,
     /// The index of the next message.
     head: AtomicU64,
     /// Positions by index; unused by the unfiltered view.
@@ -28,9 +31,10 @@ pub(crate) struct View {
 }
 
 impl View {
-    pub(crate) fn new(filter: Filter) -> Self {
+    pub(crate) fn new(filter: Filter, key: Option<ViewKey>) -> Self {
         Self {
             filter,
+            key,
             head: AtomicU64::new(0),
             positions: Mutex::new(Chunks::starting_at(0)),
             is_awaited: AtomicBool::new(false),
@@ -53,12 +57,6 @@ impl View {
     /// Appends a matching position; visible once the view is shown.
     pub(crate) fn push(&self, position: u64) {
         self.positions.lock().push(position);
-    }
-
-    /// Makes every position that was pushed visible. Called under the topic's lock.
-    pub(crate) fn show(&self) {
-        let head = self.positions.lock().end();
-        self.set_head(head);
     }
 
     pub(crate) fn position(&self, index: u64) -> Option<u64> {
@@ -110,32 +108,48 @@ impl View {
 #[derive(Debug)]
 pub(crate) struct FilteredView {
     pub(crate) view: Arc<View>,
+    pub(crate) key: ViewKey,
+    subscriptions: usize,
     /// How far each of its subscriptions is done: index → how many.
     lows: std::collections::BTreeMap<u64, u32>,
     /// Has had a match in the publish that is under way.
     pub(crate) touched: bool,
-    /// Matches so far, counted for the audit.
+    /// Matches so far; the next one has this index.
     pub(crate) accepted: u64,
 }
 
 impl FilteredView {
-    pub(crate) fn new(filter: Filter) -> Self {
-        let view = Arc::new(View::new(filter));
-        Self { view, lows: std::collections::BTreeMap::new(), touched: false, accepted: 0 }
+    pub(crate) fn new(filter: Filter, key: ViewKey) -> Self {
+        let view = Arc::new(View::new(filter, Some(key)));
+        let lows = std::collections::BTreeMap::new();
+        Self { view, key, subscriptions: 0, lows, touched: false, accepted: 0 }
     }
 
     pub(crate) fn subscriptions(&self) -> usize {
-        self.lows.values().map(|&count| count as usize).sum()
+        self.subscriptions
+    }
+
+    /// Appends a matching position; visible once the view is shown.
+    pub(crate) fn push(&mut self, position: u64) {
+        self.view.push(position);
+        self.accepted += 1;
+    }
+
+    /// Makes every position that was pushed visible.
+    pub(crate) fn show(&self) {
+        self.view.set_head(self.accepted);
     }
 
     pub(crate) fn add_low(&mut self, index: u64) {
         *self.lows.entry(index).or_default() += 1;
+        self.subscriptions += 1;
     }
 
     /// Answers the positions that no subscription of the view needs any more.
     pub(crate) fn remove_low(&mut self, index: u64) -> Vec<u64> {
         if let Some(count) = self.lows.get_mut(&index) {
             *count -= 1;
+            self.subscriptions -= 1;
             if *count == 0 {
                 self.lows.remove(&index);
             }

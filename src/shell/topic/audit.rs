@@ -3,9 +3,9 @@
 use super::{TopicShared, TopicState};
 use crate::broker::ledger::TopicLedger;
 use crate::broker::log::audit::Needs;
-use crate::filter::Filter;
 use crate::shell::subscription::SubscriptionShared;
 use crate::shell::subscription::audit::LockedSubscription;
+use crate::shell::view::View;
 use crate::sync::MutexGuard;
 
 /// A topic whose lock is held: nothing is published, trimmed, attached or detached meanwhile.
@@ -41,7 +41,7 @@ impl LockedTopic<'_> {
 
     /// What the topic has accepted for a subscription since that was attached.
     pub(crate) fn accepted(&self, subscription: &SubscriptionShared, before: u64) -> u64 {
-        self.state.accepted_by(&subscription.view.filter) - before
+        self.state.accepted_by(&subscription.view) - before
     }
 
     /// What does not agree between the log and those who need it.
@@ -50,7 +50,7 @@ impl LockedTopic<'_> {
         if let Some(position) = self.state.retained_from {
             needs.hold(position);
         }
-        for (_, filtered) in &self.state.views {
+        for filtered in self.state.views.iter() {
             filtered.view.positions().into_iter().for_each(|position| needs.pin(position));
         }
         for subscription in subscriptions {
@@ -67,17 +67,16 @@ impl LockedTopic<'_> {
 }
 
 impl TopicState {
-    /// What the view of a filter has accepted so far.
-    pub(super) fn accepted_by(&self, filter: &Filter) -> u64 {
-        if filter.is_all() {
-            return self.ledger.appended;
+    /// What a view has accepted so far.
+    pub(super) fn accepted_by(&self, view: &View) -> u64 {
+        match view.key {
+            None => self.ledger.appended,
+            Some(key) => self.views.get(key).map_or(0, |filtered| filtered.accepted),
         }
-        let at = self.index.get(filter).first().copied();
-        at.and_then(|at| self.views.get(at)).map_or(0, |filtered| filtered.accepted)
     }
 
     /// What was accepted for a subscription that is about to leave.
     pub(super) fn accepted(&self, subscription: &SubscriptionShared) -> u64 {
-        self.accepted_by(&subscription.view.filter) - subscription.accepted_before()
+        self.accepted_by(&subscription.view) - subscription.accepted_before()
     }
 }

@@ -1,0 +1,210 @@
+//! Under which keys the index files a filter: a set such that every match hits at least one.
+//!
+//! No disjunctive normal form is built: a conjunction takes the keys of its cheapest term, a
+//! disjunction those of all its terms, so a cover never has more keys than the filter has tests.
+//! What only asks for absence or difference has no cover and is scanned, behind a guard.
+
+use smol_str::SmolStr;
+
+use super::ast::{Field, Test};
+use super::normal::{Literal, Normal};
+use super::number::{Number, Relation};
+use super::pattern::subject_head;
+
+/// Something that a message has or has not, looked up by hash.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) field: Field,
+    pub(super) part: Part,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    /// The field is present.
+    Present,
+    Equal(SmolStr),
+    Prefix(SmolStr),
+    Suffix(SmolStr),
+    /// The upper `bits` bits of the number's image are those of `image`.
+    Number {
+        bits: u8,
+        image: u64,
+    },
+}
+
+/// Where a filter is filed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Route {
+    /// It can never match, so nowhere.
+    Never,
+    /// It always matches.
+    Always,
+    Keys(Vec<Key>),
+    /// It matches all messages but those with this value.
+    AllBut(Field, SmolStr),
+    /// Looked at for every message, or for those that pass a guard.
+    Scan(Option<Literal>),
+}
+
+/// Where a filter is filed, and what has to be checked once it was found there.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) route: Route,
+    /// `None`: found is matched.
+    pub(super) residual: Option<Normal>,
+}
+
+impl Plan {
+    /// Plans for a filter; `cost` tells what looking behind a key costs now, `sharing` how many
+    /// filters stand behind a guard.
+    pub(super) fn new(
+        normal: &Normal,
+        cost: &mut impl FnMut(&Key) -> u64,
+        sharing: impl Fn(&Literal) -> usize,
+    ) -> Self {
+        match normal {
+            Normal::Constant(true) => return Self { route: Route::Always, residual: None },
+            Normal::Constant(false) => return Self { route: Route::Never, residual: None },
+            Normal::Literal(Literal { field, test: Test::Eq(value), holds: false }) => {
+                let route = Route::AllBut(field.clone(), value.clone());
+                return Self { route, residual: None };
+            }
+            _ => {}
+        }
+        let conjuncts = normal.conjuncts();
+        let covers = conjuncts.iter().map(|term| Cover::of(term, cost)).enumerate();
+        let covers = covers.filter_map(|(term, cover)| cover.map(|cover| (term, cover)));
+        if let Some((term, cover)) = covers.min_by_key(|(_, cover)| cover.rank()) {
+            let mut keys = cover.keys;
+            keys.sort_unstable();
+            keys.dedup();
+            let route = Route::Keys(keys);
+            return match (cover.is_exact, conjuncts.len()) {
+                (true, 1) => Self { route, residual: None },
+                (true, _) => Self { route, residual: Some(normal.without(term)) },
+                (false, _) => Self { route, residual: Some(normal.clone()) },
+            };
+        }
+        let guards = conjuncts.iter().enumerate().filter_map(|(term, conjunct)| match conjunct {
+            Normal::Literal(literal) => Some((term, literal)),
+            _ => None,
+        });
+        // The guard that most share now, else the likeliest to be: absence of a whole attribute.
+        let rank = |literal: &Literal| (sharing(literal), literal.test == Test::Has);
+        match guards.rev().max_by_key(|(_, literal)| rank(literal)) {
+            Some((term, guard)) => {
+                let route = Route::Scan(Some(guard.clone()));
+                let residual = (conjuncts.len() > 1).then(|| normal.without(term));
+                Self { route, residual }
+            }
+            None => Self { route: Route::Scan(None), residual: Some(normal.clone()) },
+        }
+    }
+}
+
+struct Cover {
+    keys: Vec<Key>,
+    cost: u64,
+    /// Whoever hits a key matches what is covered.
+    is_exact: bool,
+}
+
+impl Cover {
+    fn of(normal: &Normal, cost: &mut impl FnMut(&Key) -> u64) -> Option<Self> {
+        match normal {
+            Normal::Constant(_) => None,
+            Normal::Literal(literal) => Self::of_literal(literal, cost),
+            Normal::All(terms) => {
+                let covers = terms.iter().filter_map(|term| Self::of(term, cost));
+                covers.min_by_key(Self::rank).map(|cover| Self { is_exact: false, ..cover })
+            }
+            Normal::Any(terms) => {
+                let mut whole = Self { keys: Vec::new(), cost: 0, is_exact: true };
+                for term in terms {
+                    let cover = Self::of(term, cost)?;
+                    whole.cost += cover.cost;
+                    whole.is_exact &= cover.is_exact;
+                    whole.keys.extend(cover.keys);
+                }
+                Some(whole)
+            }
+        }
+    }
+
+    fn of_literal(literal: &Literal, cost: &mut impl FnMut(&Key) -> u64) -> Option<Self> {
+        if !literal.holds {
+            return None;
+        }
+        let head = |text: &str| match text {
+            "" => Part::Present,
+            text => Part::Prefix(text.into()),
+        };
+        let (parts, is_exact) = match &literal.test {
+            Test::Has => (vec![Part::Present], true),
+            Test::Eq(value) => (vec![Part::Equal(value.clone())], true),
+            Test::Prefix(prefix) => (vec![Part::Prefix(prefix.clone())], true),
+            Test::Suffix(suffix) => (vec![Part::Suffix(suffix.clone())], true),
+            Test::Number(relation, number) => (ranges(*relation, *number), false),
+            Test::Glob(glob) => (vec![head(&glob.head())], false),
+            Test::Subject(pattern) => (vec![head(subject_head(pattern))], false),
+            Test::Contains(_) | Test::IgnoreCase(_) | Test::Network(_) => {
+                (vec![Part::Present], false)
+            }
+            // Simplification leaves none of these.
+            Test::Ne(_) | Test::In(_) => return None,
+        };
+        let key = |part| Key { field: literal.field.clone(), part };
+        let keys: Vec<Key> = parts.into_iter().map(key).collect();
+        let cost = keys.iter().map(cost).sum();
+        Some(Self { keys, cost, is_exact })
+    }
+
+    /// Cheaper first, then the longer value, which is the rarer one.
+    fn rank(&self) -> (u64, std::cmp::Reverse<usize>) {
+        (self.cost, std::cmp::Reverse(self.keys.iter().map(Key::length).sum()))
+    }
+}
+
+impl Key {
+    fn length(&self) -> usize {
+        match &self.part {
+            Part::Present => 0,
+            Part::Equal(text) | Part::Prefix(text) | Part::Suffix(text) => text.len(),
+            Part::Number { bits, .. } => usize::from(*bits) / 8,
+        }
+    }
+}
+
+/// Ranges of images, each all numbers with the same upper bits, that hold every number in this
+/// relation. Two suffice: the interval is cut where its ends first differ, and each half has the
+/// smallest range that holds it.
+fn ranges(relation: Relation, number: Number) -> Vec<Part> {
+    let image = number.image();
+    let (from, to) = match relation {
+        Relation::Equal | Relation::NotEqual => (image, image),
+        Relation::Less | Relation::LessOrEqual => (0, image),
+        Relation::Greater | Relation::GreaterOrEqual => (image, u64::MAX),
+    };
+    let common = (from ^ to).leading_zeros();
+    if common == u64::BITS {
+        return vec![Part::Number { bits: 64, image }];
+    }
+    let middle = to & !(u64::MAX >> common >> 1);
+    [(from, middle - 1), (middle, to)].map(|(from, to)| enclosing(from, to)).into()
+}
+
+fn enclosing(from: u64, to: u64) -> Part {
+    // Few different lengths are used, so that a message has few to look up.
+    let common = (from ^ to).leading_zeros();
+    let bits = if common == u64::BITS { 64 } else { common / BIT_STEP * BIT_STEP };
+    Part::Number { bits: bits as u8, image: upper(from, bits) }
+}
+
+/// The upper `bits` of an image.
+#[inline]
+pub(super) fn upper(image: u64, bits: u32) -> u64 {
+    if bits == 0 { 0 } else { image >> (u64::BITS - bits) << (u64::BITS - bits) }
+}
+
+/// Ranges have a multiple of so many bits in common.
+const BIT_STEP: u32 = 4;

@@ -1,0 +1,256 @@
+//! The index against direct evaluation of every filter, under random change.
+
+use super::*;
+use crate::filter::Filter;
+use crate::message::Message;
+
+/// SplitMix64: small, seedable, the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        (crate::ack_id::mix(self.0) % bound as u64) as usize
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.below(from.len())]
+    }
+
+    fn value(&mut self) -> String {
+        let plain =
+            ["", "a", "ab", "abc", "b", "5", "-1.5", "10", "1e2", "10.0.0.1", "x.y", "x.y.z"];
+        self.pick(&plain).to_owned()
+    }
+
+    fn predicate(&mut self) -> String {
+        let field = match self.below(8) {
+            0 => "message.ordering_key".to_owned(),
+            key => format!("attributes.{}", ["k", "l", "m"][key % 3]),
+        };
+        let (value, number) = (self.value(), self.below(20) as i64 - 5);
+        match self.below(20) {
+            0..4 => format!("{field} = \"{value}\""),
+            4 => format!("{field} != \"{value}\""),
+            5 => field.replacen('.', ":", 1),
+            6 | 7 => format!("hasPrefix({field}, \"{value}\")"),
+            8 => format!("hasSuffix({field}, \"{value}\")"),
+            9 => format!("contains({field}, \"{value}\")"),
+            10 => format!("equalsIgnoreCase({field}, \"{}\")", value.to_uppercase()),
+            11 => format!("matchesGlob({field}, \"{value}*{}\")", self.pick(&["", "?", "b*"])),
+            12 => format!("matchesSubject({field}, \"{}\")", self.pick(&["x.*", "x.>", "*", ">"])),
+            13 => format!("inCidr({field}, \"10.0.0.0/8\")"),
+            14 => format!("{field} IN (\"{value}\", {number}, '{}')", self.value()),
+            15 => format!("message.data_size {} {}", self.pick(&["<", ">=", "="]), self.below(4)),
+            16 => format!("message.attribute_count > {}", self.below(3)),
+            17 => self.pick(&["true", "false"]).to_owned(),
+            _ => format!("{field} {} {number}", self.pick(&["<", "<=", ">", ">=", "=", "!="])),
+        }
+    }
+
+    fn filter(&mut self, depth: usize) -> String {
+        match self.below(if depth == 0 { 2 } else { 6 }) {
+            0 | 1 => self.predicate(),
+            2 => format!("NOT ({})", self.filter(depth - 1)),
+            choice => {
+                let operator = if choice == 3 { " OR " } else { " AND " };
+                let count = 2 + self.below(2);
+                let terms: Vec<_> =
+                    (0..count).map(|_| format!("({})", self.filter(depth - 1))).collect();
+                terms.join(operator)
+            }
+        }
+    }
+
+    fn message(&mut self) -> Message {
+        let mut message = Message::new("x".repeat(self.below(4)));
+        for key in ["k", "l", "m", "n"] {
+            if self.below(3) > 0 {
+                message = message.with_attribute(key, self.value());
+            }
+        }
+        if self.below(3) == 0 { message.with_ordering_key(self.value()) } else { message }
+    }
+}
+
+/// An index with the filters that it should have.
+struct Pair {
+    index: FilterIndex<u32>,
+    filters: Vec<(u32, u32, Filter, Normal)>,
+    next: u32,
+}
+
+impl Pair {
+    fn new(seed: u64) -> Self {
+        Self { index: FilterIndex::new(seed), filters: Vec::new(), next: 0 }
+    }
+
+    /// Adds a filter unless one that says the same is there.
+    fn add(&mut self, text: &str) {
+        let filter = Filter::parse_extended(text).unwrap_or_else(|e| panic!("{text}: {e:#}"));
+        let normal = filter.normal();
+        if self.filters.iter().all(|(.., other)| *other != normal) {
+            let number = self.index.insert(Arc::new(normal.clone()), self.next);
+            self.filters.push((number, self.next, filter, normal));
+            self.next += 1;
+        }
+    }
+
+    fn remove(&mut self, at: usize) {
+        let (number, ..) = self.filters.swap_remove(at);
+        self.index.remove(number);
+    }
+
+    fn check(&self, messages: &[Message], context: &str) {
+        let mut found = vec![Vec::new(); messages.len()];
+        self.index.matching(messages, |at, value| found[at as usize].push(value));
+        for (message, mut found) in messages.iter().zip(found) {
+            let matching = self.filters.iter().filter(|(_, _, filter, _)| filter.matches(message));
+            let mut expected: Vec<u32> = matching.map(|(_, value, ..)| *value).collect();
+            found.sort_unstable();
+            expected.sort_unstable();
+            let text = |value: &u32| {
+                let found = self.filters.iter().find(|(_, other, ..)| other == value);
+                found.map(|(_, _, filter, _)| filter.source().to_owned())
+            };
+            let missing: Vec<_> =
+                expected.iter().filter(|v| !found.contains(v)).map(text).collect();
+            let surplus: Vec<_> =
+                found.iter().filter(|v| !expected.contains(v)).map(text).collect();
+            assert!(
+                missing.is_empty() && surplus.is_empty(),
+                "{context}: {message:?}: missing {missing:?}, surplus {surplus:?}"
+            );
+            // F-4.5: none twice, also where several keys lead to a filter.
+            assert_eq!(found, expected, "{context}: {message:?}");
+        }
+        let counts = self.index.counts();
+        let all = counts.exact + counts.indexed + counts.presence + counts.scan + counts.constant;
+        assert_eq!(all, self.filters.len(), "{context}");
+    }
+}
+
+#[test]
+fn agrees_with_direct_evaluation_under_change() {
+    for seed in 0..60 {
+        let mut random = Random(seed);
+        let mut pair = Pair::new(seed);
+        for round in 0..60 {
+            for _ in 0..random.below(8) {
+                let text = random.filter(3);
+                pair.add(&text);
+            }
+            for _ in 0..random.below(6).min(pair.filters.len()) {
+                pair.remove(random.below(pair.filters.len()));
+            }
+            let messages: Vec<_> = (0..1 + random.below(40)).map(|_| random.message()).collect();
+            pair.check(&messages, &format!("seed {seed}, round {round}"));
+        }
+        while !pair.filters.is_empty() {
+            pair.remove(random.below(pair.filters.len()));
+        }
+        pair.check(&[random.message()], &format!("seed {seed}, empty"));
+        assert_eq!(pair.index.counts(), Counts::default());
+        assert!(pair.index.keys.is_empty() && pair.index.fields.is_empty());
+        assert!(pair.index.groups.is_empty() && pair.index.exclusions.is_empty());
+    }
+}
+
+#[test]
+fn what_is_simplified_matches_the_same() {
+    for seed in 0..20_000 {
+        let mut random = Random(seed);
+        let text = random.filter(4);
+        let Ok(filter) = Filter::parse_extended(&text) else { continue };
+        let program = Program::of_normal(&filter.normal(), &mut Field::clone);
+        for _ in 0..8 {
+            let message = random.message();
+            let verdict = program.run(|field| match field {
+                Field::Attribute(key) => {
+                    message.attribute(key).map(|value| Value::Text(value.as_bytes()))
+                }
+                Field::OrderingKey => {
+                    let key = message.ordering_key();
+                    (!key.is_empty()).then_some(Value::Text(key.as_bytes()))
+                }
+                Field::DataSize => Some(Value::Number(message.data().len() as u64)),
+                Field::AttributeCount => Some(Value::Number(message.attributes().len() as u64)),
+            });
+            assert_eq!(verdict, filter.matches(&message), "seed {seed}: {text} on {message:?}");
+        }
+    }
+}
+
+#[test]
+fn at_most_so_many_lengths_of_prefixes_are_looked_up() {
+    let mut pair = Pair::new(1);
+    let alternatives: Vec<_> =
+        (1..=40).map(|n| format!("hasPrefix(attributes.k, \"{}\")", "a".repeat(n * 2))).collect();
+    pair.add(&alternatives.join(" OR "));
+    alternatives.iter().for_each(|text| pair.add(text));
+    (1..=40).for_each(|n| pair.add(&format!("hasSuffix(attributes.k, \"{}\")", "é".repeat(n))));
+    let entry = &pair.index.fields[pair.index.find_name(b"k").unwrap() as usize];
+    // F-4.4: a further length is rounded down, and what it stands for still matches.
+    assert_eq!((entry.prefixes.0.len(), entry.suffixes.0.len()), (MAX_LENGTHS, MAX_LENGTHS));
+    for length in 0..90 {
+        let message = |text: &str| Message::new("").with_attribute("k", text.repeat(length));
+        pair.check(&[message("a"), message("é"), message("aé")], "lengths");
+    }
+    while !pair.filters.is_empty() {
+        pair.remove(0);
+    }
+}
+
+#[test]
+fn a_crowded_list_sends_away_those_who_are_cheaper_elsewhere() {
+    let mut pair = Pair::new(1);
+    for n in 0..1_000 {
+        // With two keys of the same length the first stays, until too many share it.
+        pair.add(&format!("attributes.a = \"shared-xx\" AND attributes.b = \"{n:09}\""));
+    }
+    let key = pair.index.find_text(pair.index.find_name(b"a").unwrap(), Kind::Equal, b"shared-xx");
+    let crowd = key.map_or(0, |key| pair.index.list(ListId::Key(key)).len());
+    assert!(crowd <= CROWDED, "{crowd} filters stand under the shared value");
+    let message = Message::new("").with_attributes([("a", "shared-xx"), ("b", "000000500")]);
+    pair.check(&[message], "crowded");
+}
+
+#[test]
+fn presence_gives_way_to_what_became_rarer() {
+    let mut pair = Pair::new(1);
+    for n in 0..500 {
+        pair.add(&format!("contains(attributes.a, \"{n}\") AND hasPrefix(attributes.b, \"x{n}\")"));
+    }
+    assert_eq!(pair.index.counts().indexed, 500);
+    assert_eq!(pair.index.counts().weak(), 0);
+}
+
+#[test]
+fn kinds_are_told_apart() {
+    for (text, expected) in [
+        ("attributes.a = \"1\"", Standing::Exact),
+        ("attributes.a IN (\"1\", \"2\")", Standing::Exact),
+        ("attributes:a", Standing::Exact),
+        ("attributes.a != \"1\"", Standing::Exact),
+        ("attributes.a = \"1\" AND NOT attributes:b", Standing::Indexed),
+        ("attributes.a > 5", Standing::Indexed),
+        ("attributes:a AND NOT attributes:b", Standing::Presence),
+        ("NOT attributes:a", Standing::Scan),
+        ("attributes.a != \"1\" AND attributes.a != \"2\"", Standing::Scan),
+        ("attributes:a OR NOT attributes:a", Standing::Constant),
+        ("attributes.a = \"1\" AND attributes.a = \"2\"", Standing::Constant),
+        ("attributes.a > 5 AND attributes.a <= 5", Standing::Constant),
+    ] {
+        let normal = Filter::parse_extended(text).unwrap().normal();
+        let mut index = FilterIndex::new(0);
+        let number = index.insert(Arc::new(normal), ());
+        assert_eq!(index.nodes[number as usize].filed.kind, expected, "{text}");
+    }
+}
+
+#[test]
+fn hashing_depends_on_the_seed() {
+    let hash = |seed| FilterIndex::<()>::new(seed).hash_text(0, Kind::Equal, b"value");
+    assert_ne!(hash(1), hash(2));
+    assert_eq!(hash(1), hash(1));
+}
