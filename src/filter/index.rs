@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 
 use ahash::RandomState;
 use slab::Slab;
@@ -23,7 +24,6 @@ use super::normal::{Literal, Normal};
 use super::number::Number;
 use super::program::{Check, Program, Value};
 use super::table::{HashIndex, Probe};
-use crate::sync::Arc;
 
 /// Filters with what is filed under each, typically a small id.
 #[derive(Debug)]

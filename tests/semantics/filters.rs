@@ -114,3 +114,89 @@ async fn filtered(w: &World, name: &str, text: &str) -> Subscription {
     let config = SubscriptionConfig::new().filter(Filter::parse(text).unwrap());
     w.topic.subscribe(name, config).await.unwrap()
 }
+
+/// A topic on a bus with these limits.
+async fn limited(change: impl FnOnce(&mut siftbus::Limits)) -> (siftbus::Bus, siftbus::Topic) {
+    let mut limits = siftbus::Limits::embedded();
+    change(&mut limits);
+    let bus = siftbus::Bus::builder().limits(limits).build();
+    let topic = bus.create_topic("topic", siftbus::TopicConfig::new()).await.unwrap();
+    (bus, topic)
+}
+
+fn extended(text: &str) -> SubscriptionConfig {
+    SubscriptionConfig::new().filter(Filter::parse_extended(text).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_200_a_filter_counts_from_creation_to_deletion_however_slots_are_used_again() {
+    let w = World::new().await;
+    for round in 0..50 {
+        let name = format!("round-{round}");
+        let kept = filtered(&w, &format!("kept-{round}"), &format!("attributes:{name}")).await;
+        let gone = filtered(&w, &name, "attributes.k = \"v\"").await;
+        let twin = filtered(&w, &format!("twin-{round}"), "(attributes.k = \"v\")").await;
+        let message = || Message::new("x").with_attributes([("k", "v"), (name.as_str(), "")]);
+        let receipt = w.topic.publish(message()).await.unwrap();
+        assert_eq!(receipt.recipients(), Some(4), "LIB-200: round {round}");
+        gone.delete().await.unwrap();
+        let receipt = w.topic.publish(message()).await.unwrap();
+        assert_eq!(receipt.recipients(), Some(3), "LIB-200: round {round}");
+        twin.delete().await.unwrap();
+        let receipt = w.topic.publish(message()).await.unwrap();
+        assert_eq!(receipt.recipients(), Some(2), "LIB-200: round {round}");
+        assert_eq!(drain(&kept), ["x", "x", "x"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_201_weak_filters_are_bounded() {
+    let (_bus, topic) = limited(|limits| limits.weak_filters_per_topic = 2).await;
+    let subscribe = |name: &'static str, text| topic.subscribe(name, extended(text));
+    subscribe("a", "NOT attributes:a").await.unwrap();
+    subscribe("b", "attributes:a AND NOT attributes:b").await.unwrap();
+    let error = subscribe("c", "NOT attributes:c").await.unwrap_err();
+    let expected = siftbus::AdminError::TooManyWeakFilters { name: "c".into(), max: 2 };
+    assert_eq!((error.code(), &error), (siftbus::Code::ResourceExhausted, &expected)); // LIB-201
+    // An equal one is no further one, and others are not weak.
+    subscribe("d", "(NOT attributes:a)").await.unwrap();
+    subscribe("e", "attributes.a != \"1\"").await.unwrap();
+    subscribe("f", "attributes.a = \"1\" AND NOT attributes:c").await.unwrap();
+    let weak = topic.subscriptions().into_iter().find(|weak| weak.name() == "b").unwrap();
+    weak.delete().await.unwrap();
+    subscribe("c", "NOT attributes:c").await.unwrap(); // LIB-201
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_202_the_index_is_bounded() {
+    let (_bus, topic) = limited(|limits| limits.index_entries_per_topic = 0).await;
+    let list = |first: usize, count: usize| {
+        let values: Vec<_> = (first..first + count).map(|n| format!("\"{n}\"")).collect();
+        format!("attributes.a IN ({})", values.join(", "))
+    };
+    let error = topic.subscribe("a", extended(&list(0, 17))).await.unwrap_err();
+    let expected = siftbus::AdminError::FilterIndexFull { name: "a".into(), max: 16 };
+    assert_eq!((error.code(), &error), (siftbus::Code::ResourceExhausted, &expected)); // LIB-202
+    let first = topic.subscribe("a", extended(&list(0, 16))).await.unwrap();
+    topic.subscribe("b", extended(&list(20, 16))).await.unwrap();
+    assert!(topic.subscribe("c", extended(&list(40, 17))).await.is_err());
+    first.delete().await.unwrap();
+    topic.subscribe("c", extended(&list(40, 16))).await.unwrap(); // LIB-202: places come back
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_203_the_extended_dialect_is_chosen() {
+    let text = "attributes.size > 5 AND message.ordering_key = 'k'";
+    assert!(Filter::parse(text).is_err());
+    let (_bus, topic) = limited(|_| {}).await;
+    let large = topic.subscribe("large", extended(text)).await.unwrap();
+    let message = |size| Message::new("x").with_attribute("size", size).with_ordering_key("k");
+    topic.publish_many([message("6"), message("5"), message("many")]).await.unwrap();
+    assert_eq!(drain(&large).len(), 1); // LIB-203
+    let strict = siftbus::filter::Dialect::Strict;
+    let (_bus, topic) = limited(|limits| limits.filter_dialect = strict).await;
+    let error = topic.subscribe("large", extended(text)).await.unwrap_err();
+    let expected = siftbus::AdminError::Config(siftbus::ConfigError::FilterDialect);
+    assert_eq!((error.code(), error), (siftbus::Code::InvalidArgument, expected)); // LIB-203
+    topic.subscribe("plain", extended("attributes.size = \"5\"")).await.unwrap();
+}
