@@ -4,7 +4,7 @@
 //! message_contains, also}` for the folder's only definition, an object of expectations by file
 //! name (with or without extension), or a list of expectations with a `file`. Folders may be
 //! nested. An expectation names one error that must be among those reported: its code, its path
-//! unless null, and words of its message or hint; `also` names further ones, by code or as
+//! unless null, line and column if given, and words of its message or hint; `also` names further ones, by code or as
 //! expectations.
 
 use std::fs;
@@ -126,8 +126,13 @@ fn by_name(
 }
 
 fn judge(file: PathBuf, expectation: &Value) -> Result<BadCase, String> {
-    let text = read(&file)?;
-    let checked = Definition::check(&text, &LanguageLimits::default());
+    let (reported, failures) = judge_text(&read(&file)?, expectation);
+    Ok(BadCase { file, reported, failures })
+}
+
+/// Judges one text: what is reported about it, and what of that is not as expected.
+pub fn judge_text(text: &str, expectation: &Value) -> (Vec<DefinitionError>, Vec<String>) {
+    let checked = Definition::check(text, &LanguageLimits::default());
     let mut failures = Vec::new();
     if checked.definition.is_some() {
         failures.push("the definition is not refused".into());
@@ -142,7 +147,7 @@ fn judge(file: PathBuf, expectation: &Value) -> Result<BadCase, String> {
     for further in also {
         expect(further, &reported, &mut failures);
     }
-    Ok(BadCase { file, reported, failures })
+    (reported, failures)
 }
 
 /// An expectation is met when one reported error meets all of it.
@@ -157,10 +162,13 @@ fn expect(expectation: &Value, reported: &[DefinitionError], failures: &mut Vec<
         Some(Value::String(words)) => vec![words],
         _ => Vec::new(),
     };
+    let number = |key: &str| expectation.get(key).and_then(Value::as_u64);
     let meets = |error: &&DefinitionError| {
         let said = said(error);
         error.code.as_str() == code
             && path.is_none_or(|path| error.path == path)
+            && number("line").is_none_or(|line| line == u64::from(error.position.line))
+            && number("column").is_none_or(|column| column == u64::from(error.position.column))
             && words.iter().all(|word| said.contains(&word.to_lowercase()))
     };
     if !reported.iter().any(|error| meets(&error)) {

@@ -90,8 +90,7 @@ fn bad_source(
     let text = place.node.to_value().as_str().map(shortened).unwrap_or_default();
     let position = place.position_of(offset, report);
     let message = format!("bad expression `{text}`: {message}");
-    report.add_with_hint(Code::BadSource, place, message, hint);
-    move_last(position, report);
+    report.add_at(position, Code::BadSource, place, message, hint);
 }
 
 /// F-16: `$context.task` only in what goes into a task, its token only with a callback.
@@ -127,17 +126,9 @@ pub(crate) fn condition(place: &Place<'_>, report: &mut Report<'_>) -> Option<Co
         Err(error) => {
             let position = place.position_of(error.column - 1, report);
             let message = format!("condition, column {}: {}", error.column, error.message);
-            report.add_with_hint(Code::ConditionSyntax, place, message, error.hint);
-            move_last(position, report);
+            report.add_at(position, Code::ConditionSyntax, place, message, error.hint);
             None
         }
-    }
-}
-
-/// The last problem is about a character inside of its place.
-fn move_last(position: crate::language::Position, report: &mut Report<'_>) {
-    if let Some(last) = report.problems.last_mut() {
-        last.position = position;
     }
 }
 

@@ -37,6 +37,36 @@ pub(crate) struct Entry {
     pub(crate) value: Rc<Node>,
 }
 
+/// What was found wrong, up to a limit: nobody reads a million errors, and a megabyte of text can
+/// hold as many. The first ones are kept, in the order in which they are found.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    list: Vec<DefinitionError>,
+}
+
+/// How many problems of one definition are reported.
+pub(crate) const MAX_PROBLEMS: usize = 1_000;
+
+impl Problems {
+    pub(crate) fn push(&mut self, problem: DefinitionError) {
+        if !self.is_full() {
+            self.list.push(problem);
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.len() >= MAX_PROBLEMS
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<DefinitionError> {
+        self.list
+    }
+}
+
 /// A document that could not be read; nothing else is said about it (section 3.12).
 pub(crate) type Unreadable = Vec<DefinitionError>;
 

@@ -1,7 +1,7 @@
 //! Text to [`Definition`]: the document itself, and the order of what is wrong in it.
 
 use crate::language::expressions::{Scope, mappings};
-use crate::language::node::{Node, NodeKind, problem, shortened};
+use crate::language::node::{Node, NodeKind, Problems, problem, shortened};
 use crate::language::place::{Fields, Least, Place, Report};
 use crate::language::siblings::lost_goto;
 use crate::language::steps::step_list;
@@ -38,8 +38,8 @@ impl Definition {
     ///
     /// # Errors
     ///
-    /// All errors of the definition, by position; those of reading alone when the text cannot be
-    /// read.
+    /// All errors of the definition, by position (the first 1,000); those of reading alone when
+    /// the text cannot be read.
     pub fn parse(text: &str) -> Result<Self, Vec<DefinitionError>> {
         let checked = Self::check(text, &LanguageLimits::default());
         checked.definition.ok_or(checked.errors)
@@ -77,16 +77,18 @@ fn parse(
     let mut report = Report {
         limits,
         text,
-        problems: Vec::new(),
+        problems: Problems::default(),
         names: Default::default(),
         lost_gotos: Vec::new(),
         next_step: 0,
     };
     let definition = document(&Place::root(root), &mut report);
     let lost: Vec<_> = std::mem::take(&mut report.lost_gotos);
-    let lost: Vec<_> = lost.into_iter().map(|lost| lost_goto(lost, &report)).collect();
-    report.problems.extend(lost);
-    (definition, report.problems)
+    for lost in lost {
+        let error = lost_goto(lost, &report);
+        report.problems.push(error);
+    }
+    (definition, report.problems.into_vec())
 }
 
 fn document(place: &Place<'_>, report: &mut Report<'_>) -> Option<Definition> {

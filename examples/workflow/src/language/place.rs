@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::Number;
 
-use crate::language::node::{Entry, Node, NodeKind, index_path, key_path, problem, shortened};
+use crate::language::node::{
+    Entry, Node, NodeKind, Problems, index_path, key_path, problem, shortened,
+};
 use crate::language::path::is_name;
 use crate::language::suggest::nearest;
 use crate::language::{Code, DefinitionError, LanguageLimits, Object, Position};
@@ -15,7 +17,7 @@ pub(crate) struct Report<'a> {
     pub(crate) limits: &'a LanguageLimits,
     /// The text, for places inside of scalars.
     pub(crate) text: &'a str,
-    pub(crate) problems: Vec<DefinitionError>,
+    pub(crate) problems: Problems,
     /// Every step name of the document and where it stands first.
     pub(crate) names: HashMap<String, Position>,
     /// Gotos that name no sibling; judged when all names are known.
@@ -58,7 +60,19 @@ impl Report<'_> {
         message: String,
         hint: Option<String>,
     ) {
-        let (path, position) = (place.path.clone(), place.node.at);
+        self.add_at(place.node.at, code, place, message, hint);
+    }
+
+    /// A problem at a character inside of the place.
+    pub(crate) fn add_at(
+        &mut self,
+        position: Position,
+        code: Code,
+        place: &Place<'_>,
+        message: String,
+        hint: Option<String>,
+    ) {
+        let path = place.path.clone();
         self.problems.push(DefinitionError { code, path, position, message, hint });
     }
 

@@ -9,7 +9,9 @@ use std::rc::Rc;
 use serde_json::Number;
 
 use crate::language::cursor::Cursor;
-use crate::language::node::{Entry, Node, NodeKind, Unreadable, index_path, key_path, problem};
+use crate::language::node::{
+    Entry, Node, NodeKind, Problems, Unreadable, index_path, key_path, problem,
+};
 use crate::language::read_yaml::duplicate_key;
 use crate::language::{Code, DefinitionError, LanguageLimits, Position};
 
@@ -20,7 +22,8 @@ pub(crate) fn read(text: &str, limits: &LanguageLimits) -> Option<Result<Rc<Node
         return None;
     }
     let cursor = Cursor::new(text);
-    let mut reader = Reader { cursor, line: 1, line_start: 0, limits, problems: Vec::new() };
+    let mut reader =
+        Reader { cursor, line: 1, line_start: 0, limits, problems: Problems::default() };
     let root = match reader.value(0, "$") {
         Ok(root) => root,
         Err(Stop::NotJson) => return None,
@@ -30,7 +33,7 @@ pub(crate) fn read(text: &str, limits: &LanguageLimits) -> Option<Result<Rc<Node
     if reader.cursor.peek().is_some() {
         return None;
     }
-    Some(if reader.problems.is_empty() { Ok(root) } else { Err(reader.problems) })
+    Some(if reader.problems.is_empty() { Ok(root) } else { Err(reader.problems.into_vec()) })
 }
 
 struct Reader<'a> {
@@ -39,7 +42,7 @@ struct Reader<'a> {
     /// The offset of the first character of the line.
     line_start: usize,
     limits: &'a LanguageLimits,
-    problems: Vec<DefinitionError>,
+    problems: Problems,
 }
 
 enum Stop {

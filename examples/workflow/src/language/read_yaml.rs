@@ -9,7 +9,7 @@ use std::rc::Rc;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use crate::language::node::{
-    Entry, Node, NodeKind, Unreadable, index_path, key_path, problem, shortened,
+    Entry, Node, NodeKind, Problems, Unreadable, index_path, key_path, problem, shortened,
 };
 use crate::language::scalar;
 use crate::language::{Code, DefinitionError, LanguageLimits, Position};
@@ -23,13 +23,13 @@ pub(crate) fn read(text: &str, limits: &LanguageLimits) -> Result<Rc<Node>, Unre
         anchors: BTreeMap::new(),
         expansions: 0,
         weight: 0,
-        problems: Vec::new(),
+        problems: Problems::default(),
     };
     if let Err(fatal) = reader.run(text) {
         reader.problems.push(fatal);
     }
     if !reader.problems.is_empty() {
-        return Err(reader.problems);
+        return Err(reader.problems.into_vec());
     }
     let empty = || Node::new(NodeKind::Null, Position { line: 1, column: 1 });
     Ok(reader.root.unwrap_or_else(|| Rc::new(empty())))
@@ -46,7 +46,7 @@ struct Reader<'a> {
     expansions: usize,
     /// Nodes and bytes of scalars so far, with every alias expanded.
     weight: usize,
-    problems: Vec<DefinitionError>,
+    problems: Problems,
 }
 
 /// An anchored node and what one alias of it costs.
@@ -83,6 +83,9 @@ impl Reader<'_> {
     fn run(&mut self, text: &str) -> Step {
         let mut documents = 0;
         for event in Parser::new_from_str(text) {
+            if self.problems.is_full() {
+                return Ok(());
+            }
             let (event, span) = event.map_err(|error| self.syntax(&error))?;
             let at = position(&span);
             match event {
