@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
+use crate::budget::Budget;
 use crate::clock::{Clock, Reading};
 use crate::config::{SubscriptionConfig, TopicConfig};
 use crate::error::AdminError;
@@ -225,6 +226,11 @@ impl Bus {
         &self.core.limits
     }
 
+    /// How much the bus may hold.
+    pub fn budget(&self) -> Budget {
+        self.core.budget.config
+    }
+
     /// The seed of everything random on this bus.
     pub fn seed(&self) -> u64 {
         self.core.seed
@@ -247,6 +253,7 @@ impl Bus {
 pub struct BusBuilder {
     clock: Clock,
     limits: Limits,
+    budget: Budget,
     seed: Option<u64>,
 }
 
@@ -265,6 +272,13 @@ impl BusBuilder {
         self
     }
 
+    /// How much the bus may hold. Default: 256 MiB.
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
     /// The seed of everything random. Default: a random one.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -279,7 +293,7 @@ impl BusBuilder {
     /// If the manual clock given already belongs to another bus that is still in use.
     pub fn build(self) -> Bus {
         let seed = self.seed.unwrap_or_else(random_seed);
-        let core = BusCore::new(&self.clock, self.limits, seed);
+        let core = BusCore::new(&self.clock, self.limits, self.budget, seed);
         Bus { _open: Arc::new(Open(Arc::clone(&core))), core }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::BacklogLimit;
 use crate::error::ConfigError;
 use crate::filter::Filter;
 use crate::limits::{
@@ -149,6 +150,9 @@ pub struct SubscriptionConfig {
     /// Where messages go that cannot be processed. Default: nowhere, they are delivered until
     /// their retention has passed (DLQ-1).
     pub dead_letter_policy: Option<DeadLetterPolicy>,
+    /// How large its backlog may grow, and what happens beyond. Default: bounded only by the
+    /// budget of the bus (LIB-45).
+    pub backlog_limit: Option<BacklogLimit>,
     /// Labels: yours to use, at most 64 (RES-18).
     pub labels: BTreeMap<String, String>,
 }
@@ -163,6 +167,7 @@ impl Default for SubscriptionConfig {
             exactly_once_delivery: false,
             retry_policy: None,
             dead_letter_policy: None,
+            backlog_limit: None,
             labels: BTreeMap::new(),
         }
     }
@@ -192,6 +197,13 @@ impl SubscriptionConfig {
     #[must_use]
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = Some(retention);
+        self
+    }
+
+    /// How large its backlog may grow, and what happens beyond.
+    #[must_use]
+    pub fn backlog_limit(mut self, limit: BacklogLimit) -> Self {
+        self.backlog_limit = Some(limit);
         self
     }
 
@@ -257,6 +269,9 @@ impl SubscriptionConfig {
         if let Some(policy) = &self.dead_letter_policy {
             policy.check(limits)?;
         }
+        if self.backlog_limit.is_some_and(|limit| limit.messages == 0) {
+            return Err(ConfigError::Zero { field: "backlog_limit.messages" });
+        }
         let (len, max) = (self.filter.source().len(), limits.filter_bytes);
         if len > max {
             return Err(ConfigError::FilterTooLong { len, max });
@@ -292,6 +307,8 @@ pub struct SubscriptionUpdate {
     pub retry_policy: Option<Option<RetryPolicy>>,
     /// The new dead-letter policy, for failures from now on; `Some(None)` removes it (DLQ-13).
     pub dead_letter_policy: Option<Option<DeadLetterPolicy>>,
+    /// The new limit of the backlog; `Some(None)` clears it.
+    pub backlog_limit: Option<Option<BacklogLimit>>,
     /// The new labels, all of them.
     pub labels: Option<BTreeMap<String, String>>,
 }
@@ -313,6 +330,13 @@ impl SubscriptionUpdate {
     #[must_use]
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = Some(retention);
+        self
+    }
+
+    /// Sets or clears the limit of the backlog.
+    #[must_use]
+    pub fn backlog_limit(mut self, limit: Option<BacklogLimit>) -> Self {
+        self.backlog_limit = Some(limit);
         self
     }
 
@@ -365,6 +389,7 @@ impl SubscriptionUpdate {
                 .dead_letter_policy
                 .clone()
                 .unwrap_or(config.dead_letter_policy.clone()),
+            backlog_limit: self.backlog_limit.unwrap_or(config.backlog_limit),
             labels: self.labels.clone().unwrap_or_else(|| config.labels.clone()),
         }
     }

@@ -513,6 +513,10 @@ impl Delivery {
         Settlement { result }
     }
 
+    pub(crate) fn is_of(&self, core: &Arc<crate::shell::core::BusCore>) -> bool {
+        self.inner.as_ref().is_some_and(|owned| Arc::ptr_eq(&owned.shared.core, core))
+    }
+
     /// Takes the delivery out of Rust's hands: nothing is released when it is dropped, and it ends
     /// by its deadline unless it is settled by id.
     pub fn into_ack_id(mut self) -> AckId {

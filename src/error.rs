@@ -258,6 +258,17 @@ impl PublishError {
         Self { inner: Box::new(Unpublished { reason, messages }) }
     }
 
+    /// Whether it might do later.
+    pub(crate) fn is_for_room(&self) -> bool {
+        matches!(self.inner.reason, PublishReason::NoRoom { .. })
+    }
+
+    /// What the messages take of the budget.
+    pub(crate) fn charge(&self) -> u64 {
+        let overhead = crate::budget::MESSAGE_OVERHEAD;
+        self.inner.messages.iter().map(|message| (message.size() + overhead) as u64).sum()
+    }
+
     /// What stood in the way.
     pub fn reason(&self) -> &PublishReason {
         &self.inner.reason
@@ -327,6 +338,52 @@ pub enum PublishReason {
         /// What is wrong with it.
         problem: MessageProblem,
     },
+    /// The messages together take more than the whole budget of the bus (LIB-41).
+    #[error("{bytes} bytes with overhead; the budget of the bus is {max}")]
+    AboveBudget {
+        /// Bytes of all messages, with overhead.
+        bytes: u64,
+        /// The budget.
+        max: u64,
+    },
+    /// More messages at once than a subscription may ever have (LIB-45).
+    #[error("{count} messages for subscription {subscription:?}, which may have {max}")]
+    AboveLimit {
+        /// The subscription's name.
+        subscription: String,
+        /// How many messages it would get.
+        count: u64,
+        /// How many it may have.
+        max: u64,
+    },
+    /// There is no room now: in the budget, behind publishers that wait, or on a subscription.
+    #[error("no room on topic {topic:?} now")]
+    NoRoom {
+        /// The topic's name.
+        topic: String,
+        /// The subscription at its limit, if it is for one.
+        subscription: Option<String>,
+    },
+    /// A subscription that rejects what is beyond its limit has reached it (LIB-45).
+    #[error("the backlog of subscription {subscription:?} is full")]
+    BacklogFull {
+        /// The subscription's name.
+        subscription: String,
+    },
+    /// There was no room within the time allowed.
+    #[error("no room on topic {topic:?} within {timeout:?}")]
+    TimedOut {
+        /// The topic's name.
+        topic: String,
+        /// How long the publisher waited.
+        timeout: Duration,
+    },
+    /// The delivery is of another bus, or the message needs more than was reserved.
+    #[error("{what}")]
+    Misused {
+        /// What is wrong.
+        what: &'static str,
+    },
     /// The bus is closed.
     #[error("the bus is closed")]
     Closed,
@@ -340,7 +397,12 @@ impl PublishReason {
             Self::MessageCount { .. }
             | Self::RequestTooLarge { .. }
             | Self::MixedOrderingKeys { .. }
-            | Self::Message { .. } => Code::InvalidArgument,
+            | Self::Message { .. }
+            | Self::AboveBudget { .. }
+            | Self::AboveLimit { .. }
+            | Self::Misused { .. } => Code::InvalidArgument,
+            Self::NoRoom { .. } | Self::BacklogFull { .. } => Code::ResourceExhausted,
+            Self::TimedOut { .. } => Code::DeadlineExceeded,
             Self::Closed => Code::Unavailable,
         }
     }

@@ -47,6 +47,29 @@ pub enum Event {
         /// The topic it was attached to.
         topic: String,
     },
+    /// A subscription has dropped messages because of a policy with a name (LIB-45).
+    MessagesDropped {
+        /// Its name.
+        subscription: String,
+        /// How many.
+        count: u64,
+    },
+    /// Messages that only retention kept were given up for live ones (LIB-44).
+    HistoryYielded {
+        /// The topic whose history is shorter now.
+        topic: String,
+        /// How many messages.
+        count: u64,
+    },
+    /// A publisher has waited for room for a second (LIB-42).
+    PublisherBlocked {
+        /// The topic it publishes to.
+        topic: String,
+        /// How many publishers wait on that topic.
+        waiting: usize,
+        /// The subscription that is full, or has the largest backlog.
+        subscription: Option<String>,
+    },
     /// The listener was too slow: this many events were dropped.
     Missed(u64),
 }

@@ -64,8 +64,10 @@
 //! - Time is a clock of your choice. With a manual one, a month passes in microseconds.
 //!
 //! Not there yet: ordering keys are stored and carried but **not enforced**; no retry policy, dead
-//! letters, exactly-once, seek, snapshots, detach, push, memory budget, graceful close, or server.
-//! Publishers are never held back: a backlog that nobody works on grows until retention ends it.
+//! letters, exactly-once, seek, snapshots, detach, push, graceful close, or server.
+//!
+//! What the bus holds is bounded by a [`Budget`]; publishers that find no room wait, in order, or
+//! get their messages back. Each subscription may have a [`BacklogLimit`] of its own.
 //!
 //! The manual is `docs/semantics.md` in the sources: every guarantee in words, every rule by number
 //! with its status, every difference from the service. How it is built is in `ARCHITECTURE.md`.
@@ -81,7 +83,7 @@
 //! | answer by id, from anywhere | [`AckId`], [`Subscription::acknowledge`] |
 //! | say which messages | [`Filter`], and [`filter`] for its grammar and errors |
 //! | configure | [`TopicConfig`], [`SubscriptionConfig`], [`FlowControl`], [`Expiration`] |
-//! | bound | [`Limits`]: presets `embedded` and `google` |
+//! | bound | [`Limits`]: presets `embedded` and `google`; [`Budget`], [`BacklogLimit`] |
 //! | ask and be answered | [`Requester`], [`reply()`] |
 //! | watch | [`SubscriptionStats`], [`TopicStats`], [`Events`] |
 //! | move time | [`Clock`], [`ManualClock`], [`Bus::now`], [`Bus::sleep`], [`Bus::timeout`] |
@@ -101,7 +103,7 @@
 //! Names, filters, messages, configurations and ack ids may come from strangers: nothing there
 //! panics, recurses without bound or takes more than linear time. The default limits bound the
 //! parts of a message but neither its size nor the number of messages; [`Limits::google`] bounds
-//! sizes too, and a count of topics and subscriptions can be set. No limit bounds the backlog yet.
+//! sizes too, and a count of topics and subscriptions can be set. The [`Budget`] bounds backlogs.
 //! Build filters from data with [`Filter::eq`] or [`filter::quote`], never by pasting. Ack ids are
 //! checked for accidents, not signed: they give no permission.
 //!
@@ -116,6 +118,7 @@ mod arena;
 mod attributes;
 mod audit;
 mod broker;
+mod budget;
 mod bus;
 mod clock;
 mod config;
@@ -128,6 +131,7 @@ mod limits;
 mod message;
 mod name;
 mod policy;
+mod publish;
 mod request;
 mod shell;
 mod stats;
@@ -140,6 +144,7 @@ mod topic;
 pub use ack_id::{AckId, ParseAckIdError};
 pub use attributes::{AttributeIter, Attributes};
 pub use audit::{Account, Audit, SubscriptionAudit, TopicAudit};
+pub use budget::{BacklogLimit, Budget, MESSAGE_OVERHEAD, Overflow};
 pub use bus::{Bus, BusBuilder, Elapsed};
 pub use clock::{Clock, ManualClock};
 pub use config::{
@@ -159,6 +164,7 @@ pub use limits::{Limits, NameGrammar};
 pub use message::{Message, MessageId};
 pub use name::MAX_NAME_BYTES;
 pub use policy::{DeadLetterPolicy, RetryPolicy};
+pub use publish::Permit;
 pub use request::{CORRELATION_ID, REPLY_TO, REQUESTER, Requester, reply};
 pub use shell::subscription::forward::{
     DEAD_LETTER_SOURCE_DELIVERY_COUNT, DEAD_LETTER_SOURCE_DELIVERY_ERROR_MESSAGE,

@@ -173,7 +173,7 @@ impl Drop for Requester {
 
 /// Replies to a request, on the topic that the request names.
 ///
-/// Does not acknowledge the request: do that after.
+/// Does not acknowledge the request: do that after. Never waits for room (LIB-43).
 ///
 /// # Errors
 ///
@@ -196,7 +196,7 @@ pub async fn reply(
         .into()
         .with_attribute(REQUESTER, attribute(REQUESTER)?)
         .with_attribute(CORRELATION_ID, attribute(CORRELATION_ID)?);
-    Ok(bus.topic(reply_to).await?.publish(message).await?)
+    Ok(bus.topic(reply_to).await?.publish_for(request, message)?)
 }
 
 /// A subscription beside the topic: in the same project if the name has one.

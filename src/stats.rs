@@ -38,6 +38,8 @@ pub struct SubscriptionStats {
     pub dead_lettered: u64,
     /// Messages that were not forwarded because they ran in circles, and so dropped (LIB-103).
     pub dead_letters_dropped: u64,
+    /// Messages dropped because its backlog was at its limit, since creation.
+    pub dropped_messages: u64,
     /// Messages of the topic that the filter did not let through, since creation.
     pub filtered_out: u64,
 }

@@ -6,6 +6,7 @@ use crate::error::{AdminError, MessageProblem, PublishError, PublishReason};
 use crate::events::Event;
 use crate::limits::Limits;
 use crate::message::{Message, MessageId};
+use crate::shell::topic::admission::Gate;
 use crate::shell::topic::{Appended, Recipients, TopicShared};
 use crate::stats::TopicStats;
 use crate::subscription::Subscription;
@@ -23,6 +24,10 @@ pub struct Topic {
 impl Topic {
     pub(crate) fn new(shared: Arc<TopicShared>) -> Self {
         Self { shared }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<TopicShared> {
+        &self.shared
     }
 
     /// The topic's name.
@@ -61,7 +66,13 @@ impl Topic {
     /// # }).unwrap();
     /// ```
     pub async fn publish(&self, message: impl Into<Message>) -> Result<Receipt, PublishError> {
-        self.try_publish(message)
+        match self.publish_at_once(message.into(), Gate::Queue(None)) {
+            Err(error) if error.is_for_room() => {
+                let appended = self.wait_to_publish(error.into_messages()).await?;
+                Ok(Receipt::of(&appended))
+            }
+            done => done,
+        }
     }
 
     /// Publishes several messages at once, all or none (PUB-2). They get one publish time and
@@ -90,7 +101,15 @@ impl Topic {
         &self,
         messages: impl IntoIterator<Item = impl Into<Message>>,
     ) -> Result<Receipts, PublishError> {
-        self.try_publish_many(messages)
+        let messages = messages.into_iter().map(Into::into).collect();
+        match self.publish_many_at_once(messages, Gate::Queue(None)) {
+            Err(error) if error.is_for_room() => {
+                let messages = error.into_messages();
+                let len = messages.len();
+                Ok(Receipts::of(self.wait_to_publish(messages).await?, len))
+            }
+            done => done,
+        }
     }
 
     /// [`publish`](Self::publish) without waiting.
@@ -99,22 +118,13 @@ impl Topic {
     ///
     /// As [`publish`](Self::publish).
     pub fn try_publish(&self, message: impl Into<Message>) -> Result<Receipt, PublishError> {
-        let message = message.into();
-        let core = &self.shared.core;
-        if let Err(reason) = check(std::slice::from_ref(&message), &core.limits) {
-            let reason = self.shared.existence().err().unwrap_or(reason);
-            return Err(PublishError::new(reason, vec![message]));
-        }
-        let matches = self.shared.matching(std::slice::from_ref(&message));
-        match self.shared.publish(std::iter::once(message), matches, core.read()) {
-            Ok(appended) => Ok(Receipt {
-                id: appended.first,
-                recipients: match appended.recipients {
-                    Recipients::Same(count) => count,
-                    Recipients::Each(counts) => counts.first().copied().unwrap_or_default(),
-                },
-            }),
-            Err((reason, messages)) => Err(PublishError::new(reason, messages.collect())),
+        match self.publish_at_once(message.into(), Gate::Queue(None)) {
+            Err(error) if self.make_room(&error) => {
+                let messages = error.into_messages();
+                let receipts = self.publish_many_at_once(messages, Gate::Queue(None))?;
+                Ok(receipts.first())
+            }
+            done => done,
         }
     }
 
@@ -127,17 +137,12 @@ impl Topic {
         &self,
         messages: impl IntoIterator<Item = impl Into<Message>>,
     ) -> Result<Receipts, PublishError> {
-        let messages: Vec<Message> = messages.into_iter().map(Into::into).collect();
-        let core = &self.shared.core;
-        if let Err(reason) = check(&messages, &core.limits) {
-            let reason = self.shared.existence().err().unwrap_or(reason);
-            return Err(PublishError::new(reason, messages));
-        }
-        let len = messages.len();
-        let matches = self.shared.matching(&messages);
-        match self.shared.publish(messages.into_iter(), matches, core.read()) {
-            Ok(Appended { first, recipients }) => Ok(Receipts { first, len, recipients }),
-            Err((reason, messages)) => Err(PublishError::new(reason, messages.collect())),
+        let messages = messages.into_iter().map(Into::into).collect();
+        match self.publish_many_at_once(messages, Gate::Queue(None)) {
+            Err(error) if self.make_room(&error) => {
+                self.publish_many_at_once(error.into_messages(), Gate::Queue(None))
+            }
+            done => done,
         }
     }
 
@@ -223,6 +228,14 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    pub(crate) fn of(appended: &Appended) -> Self {
+        let recipients = match &appended.recipients {
+            Recipients::Same(count) => *count,
+            Recipients::Each(counts) => counts.first().copied().unwrap_or_default(),
+        };
+        Self { id: appended.first, recipients }
+    }
+
     /// The id that the bus gave the message.
     pub fn id(&self) -> MessageId {
         self.id
@@ -243,6 +256,15 @@ pub struct Receipts {
 }
 
 impl Receipts {
+    pub(crate) fn of(appended: Appended, len: usize) -> Self {
+        Self { first: appended.first, len, recipients: appended.recipients }
+    }
+
+    /// Of a publish of one.
+    fn first(self) -> Receipt {
+        Receipt::of(&Appended { first: self.first, recipients: self.recipients })
+    }
+
     /// How many messages were published.
     pub fn len(&self) -> usize {
         self.len
@@ -271,8 +293,9 @@ impl Receipts {
     }
 }
 
-/// Checks the messages of one publish (LIM-2 … LIM-8, PUB-1, PUB-11).
-fn check(messages: &[Message], limits: &Limits) -> Result<(), PublishReason> {
+/// Checks the messages of one publish; answers their size (LIM-2 … LIM-8, PUB-1, PUB-11).
+#[inline]
+pub(crate) fn check(messages: &[Message], limits: &Limits) -> Result<u64, PublishReason> {
     if !limits.publish_messages.contains(&messages.len()) {
         return Err(PublishReason::MessageCount {
             count: messages.len(),
@@ -280,15 +303,15 @@ fn check(messages: &[Message], limits: &Limits) -> Result<(), PublishReason> {
             max: *limits.publish_messages.end(),
         });
     }
+    let mut size = 0;
     for (index, message) in messages.iter().enumerate() {
+        size += message.size() as u64;
         check_message(message, limits)
             .map_err(|problem| PublishReason::Message { index, problem })?;
     }
-    if limits.publish_bytes < usize::MAX {
-        let size = messages.iter().map(Message::size).sum();
-        if size > limits.publish_bytes {
-            return Err(PublishReason::RequestTooLarge { size, max: limits.publish_bytes });
-        }
+    if size > limits.publish_bytes as u64 {
+        let (size, max) = (usize::try_from(size).unwrap_or(usize::MAX), limits.publish_bytes);
+        return Err(PublishReason::RequestTooLarge { size, max });
     }
     if !limits.mixed_ordering_keys {
         let first = messages.first().map(Message::ordering_key).unwrap_or_default();
@@ -297,7 +320,7 @@ fn check(messages: &[Message], limits: &Limits) -> Result<(), PublishReason> {
             return Err(PublishReason::MixedOrderingKeys { first, other });
         }
     }
-    Ok(())
+    Ok(size)
 }
 
 #[inline]

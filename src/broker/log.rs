@@ -9,11 +9,13 @@
 //! the log answers with [`Change`]s to it. The log knows nothing of subscriptions.
 
 pub(crate) mod audit;
+pub(crate) mod live;
 
 use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
+use self::live::Weight;
 use super::slots::Tail;
 use crate::message::Published;
 use crate::sync::Arc;
@@ -64,6 +66,23 @@ struct Account {
     pins: Box<[u32]>,
     pinned: usize,
     pinned_bytes: u64,
+    /// What of it lies below the point to which the log has counted, and of that what is pinned.
+    below: Weight,
+    pinned_below: Weight,
+}
+
+impl Account {
+    fn new(segment: Arc<Segment>) -> Self {
+        Self {
+            segment,
+            bytes: 0,
+            pins: Box::default(),
+            pinned: 0,
+            pinned_bytes: 0,
+            below: Weight::default(),
+            pinned_below: Weight::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +96,9 @@ pub(crate) struct TopicLog {
     holds: BTreeMap<u64, u32>,
     bytes: u64,
     messages: u64,
+    live: Weight,
+    /// Below this only what is pinned is live.
+    counted_to: u64,
     changes: SmallVec<[Change; 2]>,
     /// Segments sealed since the last look: their messages may still be about to be pinned.
     sealed: SmallVec<[u64; 2]>,
@@ -157,6 +179,8 @@ impl TopicLog {
             let is_full = tail.is_full();
             left -= added;
             self.bytes += bytes - self.tail_bytes;
+            self.live.bytes += bytes - self.tail_bytes;
+            self.live.messages += added as u64;
             self.tail_bytes = bytes;
             self.messages += added as u64;
             self.head += added as u64;
@@ -188,6 +212,9 @@ impl TopicLog {
 
     /// Keeps everything from `position` on until the hold moves.
     pub(crate) fn hold(&mut self, position: u64) {
+        if position < self.counted_to {
+            self.count_back(position);
+        }
         *self.holds.entry(position).or_default() += 1;
     }
 
@@ -208,6 +235,7 @@ impl TopicLog {
 
     /// Keeps one message, whatever the holds do.
     pub(crate) fn pin(&mut self, position: u64) {
+        let counted_to = self.counted_to;
         let Some(account) = self.account_mut(position) else {
             debug_assert!(false, "position {position} is pinned but not in the log (I-4)");
             return;
@@ -222,12 +250,17 @@ impl TopicLog {
             if *pins == 1 {
                 account.pinned += 1;
                 account.pinned_bytes += size;
+                if position < counted_to {
+                    account.pinned_below.add(Weight::one(size));
+                    self.live.add(Weight::one(size));
+                }
             }
         }
     }
 
     /// Takes one pin away.
     pub(crate) fn unpin(&mut self, position: u64) {
+        let counted_to = self.counted_to;
         let Some(account) = self.account_mut(position) else {
             debug_assert!(false, "position {position} is unpinned but not in the log (I-4)");
             return;
@@ -241,8 +274,13 @@ impl TopicLog {
         *pins -= 1;
         if *pins == 0 {
             let message = account.segment.get(slot);
+            let size = message.map_or(0, |message| message.message.size() as u64);
             account.pinned -= 1;
-            account.pinned_bytes -= message.map_or(0, |message| message.message.size() as u64);
+            account.pinned_bytes -= size;
+            if position < counted_to {
+                account.pinned_below.remove(Weight::one(size));
+                self.live.remove(Weight::one(size));
+            }
             self.reconsider(base);
         }
     }
@@ -256,6 +294,15 @@ impl TopicLog {
         }
         let (&base, account) = self.accounts.range(from..).next()?;
         (account.segment.len() > 0).then(|| (base, Arc::clone(&account.segment)))
+    }
+
+    /// The lowest other hold if `position` is held once and lowest, else nothing; the head if there
+    /// is no other.
+    pub(crate) fn next_hold_above(&self, position: u64) -> Option<u64> {
+        let mut holds = self.holds.iter();
+        let (&lowest, &count) = holds.next()?;
+        let next = holds.next().map_or(self.head, |(&next, _)| next);
+        (lowest == position && count == 1).then_some(next)
     }
 
     fn account_mut(&mut self, position: u64) -> Option<&mut Account> {
@@ -283,9 +330,7 @@ impl TopicLog {
         let tail = Tail::new(self.head, slots);
         let segment = Arc::clone(tail.segment());
         self.changes.push(Change::Added(Arc::clone(&segment)));
-        let account =
-            Account { segment, bytes: 0, pins: Box::default(), pinned: 0, pinned_bytes: 0 };
-        self.accounts.insert(self.head, account);
+        self.accounts.insert(self.head, Account::new(segment));
         self.tail.insert(tail)
     }
 
@@ -308,6 +353,7 @@ impl TopicLog {
             return;
         }
         self.seal_if_unused();
+        self.count(false);
         // A segment that contains `before` starts below it.
         let start = self.accounts.range(..=before).next_back().map_or(before, |(&base, _)| base);
         let bases: SmallVec<[u64; 8]> = self
@@ -329,6 +375,10 @@ impl TopicLog {
         if is_tail || account.segment.end() > lowest {
             return;
         }
+        if self.counted_to < account.segment.end() {
+            self.count(false);
+        }
+        let Some(account) = self.accounts.get(&base) else { return };
         let dense = account.pinned_bytes * 2 >= account.bytes && account.pinned > 0;
         if dense {
             return;
@@ -349,7 +399,16 @@ impl TopicLog {
             let segment = Segment::of_one(position, message.compacted());
             self.changes.push(Change::Added(Arc::clone(&segment)));
             let pins = vec![pins].into_boxed_slice();
-            let single = Account { segment, bytes, pins, pinned: 1, pinned_bytes: bytes };
+            let below = Weight::one(bytes);
+            let single = Account {
+                bytes,
+                pins,
+                pinned: 1,
+                pinned_bytes: bytes,
+                below,
+                pinned_below: below,
+                ..Account::new(segment)
+            };
             self.accounts.insert(position, single);
             self.bytes += bytes;
             self.messages += 1;

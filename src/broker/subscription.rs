@@ -11,6 +11,7 @@
 
 mod audit;
 pub(crate) mod failure;
+mod limit;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -571,6 +572,12 @@ impl SubscriptionState {
 
     /// Takes a live message out of the backlog because it is past retention.
     fn drop_expired(&mut self, index: u64, backlog: &mut impl Backlog) {
+        self.take_out(index, backlog);
+        self.window.trim();
+    }
+
+    /// Ends a live message whatever its phase; counting it is up to the caller.
+    fn take_out(&mut self, index: u64, backlog: &mut impl Backlog) {
         let Some(word) = self.window.get_mut(index) else { return };
         let (phase, owner) = (word.phase(), word.owner());
         word.set_phase(Phase::Done);
@@ -585,7 +592,6 @@ impl SubscriptionState {
             Phase::Forwarding => self.forwarding -= 1,
         }
         self.retire(index);
-        self.window.trim();
     }
 
     fn make_ready(&mut self, index: u64) {

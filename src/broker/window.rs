@@ -108,15 +108,36 @@ impl Window {
             if !self.is_too_long() {
                 break;
             }
-            let low = self.words.first();
-            if let Some(word) = self.words.get(low).copied() {
-                self.side.insert(low, word);
-                moved.push(low);
-            }
-            self.words.drop_below(low + 1);
-            self.trim();
+            moved.extend(self.shed_one());
         }
         moved
+    }
+
+    /// Whether something is done behind a survivor at the front.
+    pub(crate) fn has_gaps(&self) -> bool {
+        self.words.len() > self.live - self.side.len() as u64
+    }
+
+    /// Moves survivors from the front to the side table while something behind them is done, at
+    /// most `work` steps. Answers the indices that moved.
+    pub(crate) fn shed_gaps(&mut self, work: usize) -> Vec<u64> {
+        let mut moved = Vec::new();
+        for _ in 0..work {
+            if !self.has_gaps() {
+                break;
+            }
+            moved.extend(self.shed_one());
+        }
+        moved
+    }
+
+    fn shed_one(&mut self) -> Option<u64> {
+        let low = self.words.first();
+        let word = self.words.get(low).copied()?;
+        self.side.insert(low, word);
+        self.words.drop_below(low + 1);
+        self.trim();
+        Some(low)
     }
 
     /// The lowest live index, if there is one.

@@ -5,11 +5,13 @@ use std::hash::{BuildHasher, Hasher};
 use dashmap::DashMap;
 
 use super::books::Books;
+use super::budget::BusBudget;
 use super::driver;
 use super::subscription::SubscriptionShared;
 use super::timers::{Need, Timers};
 use super::topic::TopicShared;
 use crate::ack_id::mix;
+use crate::budget::Budget;
 use crate::clock::{Clock, Reading, Timeline};
 use crate::error::{AdminError, Resource};
 use crate::events::{Event, EventSource};
@@ -27,6 +29,7 @@ pub(crate) struct BusCore {
     pub(crate) timers: Arc<Timers>,
     pub(crate) events: EventSource,
     pub(crate) books: Books,
+    pub(crate) budget: BusBudget,
     topics: DashMap<Arc<str>, Arc<TopicShared>>,
     subscriptions: DashMap<Arc<str>, Arc<SubscriptionShared>>,
     /// The newest instant that any call has seen.
@@ -39,7 +42,7 @@ pub(crate) struct BusCore {
 }
 
 impl BusCore {
-    pub(crate) fn new(clock: &Clock, limits: Limits, seed: u64) -> Arc<Self> {
+    pub(crate) fn new(clock: &Clock, limits: Limits, budget: Budget, seed: u64) -> Arc<Self> {
         let timeline = Timeline::new(clock);
         let core = Arc::new(Self {
             limits,
@@ -47,6 +50,7 @@ impl BusCore {
             timers: Arc::new(Timers::new()),
             events: EventSource::new(),
             books: Books::new(),
+            budget: BusBudget::new(budget),
             topics: DashMap::new(),
             subscriptions: DashMap::new(),
             latest: AtomicU64::new(timeline.read().now.as_millis()),

@@ -2,6 +2,8 @@
 
 use std::task::Waker;
 
+use super::core::BusCore;
+use super::topic::TopicShared;
 use crate::broker::log::Segment;
 use crate::message::Published;
 use crate::sync::Arc;
@@ -20,6 +22,10 @@ struct Rest {
     wakers: Vec<Waker>,
     garbage: Vec<Arc<Segment>>,
     unclaimed: Vec<Published>,
+    /// The budget has room again.
+    room: Option<Arc<BusCore>>,
+    /// A full subscription of this topic has room again.
+    room_on: Option<Arc<TopicShared>>,
 }
 
 impl Effects {
@@ -40,6 +46,16 @@ impl Effects {
         self.rest().unclaimed.push(message);
     }
 
+    /// Publishers anywhere may find room in the budget.
+    pub(crate) fn room(&mut self, core: &Arc<BusCore>) {
+        self.rest().room = Some(Arc::clone(core));
+    }
+
+    /// Publishers to a topic may find room on its subscriptions.
+    pub(crate) fn room_on(&mut self, topic: &Arc<TopicShared>) {
+        self.rest().room_on = Some(Arc::clone(topic));
+    }
+
     #[inline]
     pub(crate) fn run(self) {
         if let Some(waker) = self.waker {
@@ -47,6 +63,12 @@ impl Effects {
         }
         if let Some(rest) = self.rest {
             rest.wakers.into_iter().for_each(wake);
+            if let Some(topic) = rest.room_on {
+                topic.tell_first_publisher();
+            }
+            if let Some(core) = rest.room {
+                core.room_freed();
+            }
         }
     }
 

@@ -44,7 +44,7 @@ struct Registered<T> {
 }
 
 /// What some messages match, and up to which filter that has been decided.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Matches<T = ViewKey> {
     version: u64,
     /// Message by message, in order.

@@ -4,10 +4,12 @@
 //! and carries the effects out after the last lock is released (I-7).
 
 pub(crate) mod books;
+pub(crate) mod budget;
 pub(crate) mod core;
 pub(crate) mod driver;
 pub(crate) mod effects;
 pub(crate) mod matcher;
+pub(crate) mod publishers;
 pub(crate) mod subscription;
 pub(crate) mod timers;
 pub(crate) mod topic;

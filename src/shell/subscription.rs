@@ -6,6 +6,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod forward;
+mod limit;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Weak;
@@ -13,6 +14,7 @@ use std::task::Waker;
 
 use smallvec::SmallVec;
 
+pub(crate) use self::limit::Room;
 use super::core::BusCore;
 use super::effects::Effects;
 use super::timers::{Key, Rank, Timed};
@@ -89,6 +91,10 @@ struct State {
     /// Somebody empties the outbox.
     is_forwarding: bool,
     ended: Option<End>,
+    /// At which head of the view the topic looks at the limit.
+    filed: Option<u64>,
+    /// Publishers wait because it is full.
+    blocks: bool,
 }
 
 /// Why a subscription takes no more calls.
@@ -204,6 +210,8 @@ impl SubscriptionShared {
             is_touched: false,
             is_forwarding: false,
             ended: None,
+            filed: None,
+            blocks: false,
         };
         Arc::new_cyclic(|me| Self {
             incarnation,
@@ -250,9 +258,10 @@ impl SubscriptionShared {
         change: impl FnOnce(&SubscriptionConfig) -> Result<SubscriptionConfig, AdminError>,
     ) -> Result<SubscriptionConfig, AdminError> {
         let reading = self.core.read();
-        let (old, config) = {
+        let (old, config, limit_changed) = {
             let mut state = self.enter(reading).map_err(|end| self.admin_error(end))?;
             let config = change(&state.config)?;
+            let limit_changed = config.backlog_limit != state.config.backlog_limit;
             state.ack_deadline = Span::round_up(config.ack_deadline);
             state.expiration = expiration_of(&config);
             let policy = policy_of(&config, self.core.seed ^ self.incarnation);
@@ -264,14 +273,19 @@ impl SubscriptionShared {
             self.exact_acks.fetch_or(config.exactly_once_delivery, Ordering::Relaxed);
             let old = std::mem::replace(&mut state.config, config.clone());
             state.touch(reading.now);
+            state.blocks &= !limit_changed;
             self.reschedule(&mut state);
             if policy.forwards() {
                 self.observe(&mut state);
             }
-            (old, config)
+            (old, config, limit_changed)
         };
         self.apply_policies(&old, &config);
         self.topic.retention_changed(self, reading);
+        if limit_changed {
+            self.topic.limit_changed(self);
+            self.drop_oldest_if_told();
+        }
         Ok(config)
     }
 
@@ -294,6 +308,7 @@ impl SubscriptionShared {
             forwarding: broker.forwarding(),
             dead_lettered: broker.ledger().forwarded,
             dead_letters_dropped: broker.dead_letters_dropped(),
+            dropped_messages: broker.ledger().dropped,
             filtered_out: (published - state.start.published).saturating_sub(accepted),
         }
     }
@@ -734,6 +749,14 @@ impl SubscriptionShared {
                 }
             }
         }
+        if state.blocks && !self.is_full(&state) {
+            state.blocks = false;
+            effects.room_on(&self.topic);
+        }
+        if self.core.budget.is_pressed() {
+            let trim = self.leave_pressed(state, effects);
+            return After { trim, forward };
+        }
         let trim = if self.is_unfiltered {
             let passed = |boundary: &u64| *boundary <= state.broker.low();
             state.boundaries.front().is_some_and(passed) || state.broker.has_pins()
@@ -746,6 +769,21 @@ impl SubscriptionShared {
             done >= TRIM_EVERY || (done > 0 && is_empty) || state.broker.has_pins()
         };
         After { trim, forward }
+    }
+
+    /// Under pressure everything that is freed is given back at once.
+    #[cold]
+    fn leave_pressed(&self, mut state: MutexGuard<'_, State>, effects: &mut Effects) -> bool {
+        state.broker.shed_gaps();
+        if let Some(segment) = state.cached.take() {
+            effects.free(segment);
+        }
+        state.broker.low() != state.told_low || state.broker.has_pins()
+    }
+
+    fn is_full(&self, state: &State) -> bool {
+        let backlog = state.broker.backlog(self.view.head());
+        state.config.backlog_limit.is_some_and(|limit| backlog >= limit.messages)
     }
 
     #[inline]

@@ -24,6 +24,8 @@ pub(crate) trait Timed: Send + Sync {
 pub(crate) enum Rank {
     Topic,
     Subscription,
+    /// A publisher that waits is reported.
+    Blocked,
     Sleep,
 }
 
@@ -47,6 +49,8 @@ struct Table {
     observed: BTreeSet<Key>,
     /// Somebody listens to events: everything is observed.
     all_observed: bool,
+    /// Topics whose publishers wait for what time may free: everything is observed.
+    waited_for: BTreeSet<u64>,
     driver: Driver,
 }
 
@@ -116,6 +120,16 @@ impl Timers {
     pub(crate) fn observe_all(&self, all: bool) -> Need {
         let mut table = self.table.lock();
         table.all_observed = all;
+        self.settle(&table)
+    }
+
+    /// Publishers of a topic wait for whatever happens, or no longer do.
+    pub(crate) fn observe_waiting(&self, topic: u64, waiting: bool) -> Need {
+        let mut table = self.table.lock();
+        match waiting {
+            true => table.waited_for.insert(topic),
+            false => table.waited_for.remove(&topic),
+        };
         self.settle(&table)
     }
 
@@ -209,8 +223,8 @@ impl Timers {
 
 impl Table {
     fn next_observed(&self) -> Time {
-        let key =
-            if self.all_observed { self.entries.keys().next() } else { self.observed.first() };
+        let all = self.all_observed || !self.waited_for.is_empty();
+        let key = if all { self.entries.keys().next() } else { self.observed.first() };
         key.map_or(Time::NEVER, |key| key.due)
     }
 }

@@ -3,6 +3,7 @@
 //! Everything that decides who gets which message happens under this one lock, so that appends and
 //! cuts are one order (L1). It is released before anybody is woken and before anything is freed.
 
+pub(crate) mod admission;
 mod audit;
 mod filtered;
 
@@ -11,6 +12,7 @@ use std::sync::Weak;
 
 use smallvec::SmallVec;
 
+use self::admission::{Doors, Gate, Load, Overflowing, Watch};
 use self::filtered::Views;
 use super::core::BusCore;
 use super::effects::Effects;
@@ -23,10 +25,11 @@ use crate::broker::ledger::TopicLedger;
 use crate::broker::log::{Directory, TopicLog};
 use crate::clock::Reading;
 use crate::error::{AdminError, PublishReason, Resource};
+use crate::events::Event;
 use crate::filter::{Filter, Normal};
 use crate::message::{Message, MessageId, Published};
 use crate::stats::TopicStats;
-use crate::sync::{Arc, Mutex, RwLock};
+use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
 use crate::time::{Span, Time};
 use crate::{SubscriptionConfig, TopicConfig, TopicUpdate};
 
@@ -43,6 +46,7 @@ pub(crate) struct TopicShared {
     pub(crate) directory: RwLock<Directory>,
     /// The view of unfiltered subscriptions: the log itself.
     view: Arc<View>,
+    watch: Arc<Watch>,
     /// Which filters match what.
     matcher: Matcher,
 }
@@ -64,6 +68,7 @@ struct TopicState {
     /// The ways of messages that were forwarded here.
     hops: Hops,
     ledger: TopicLedger,
+    doors: Doors,
 }
 
 /// However many subscriptions there are, so many places in the filter index for each are allowed.
@@ -114,9 +119,11 @@ impl TopicShared {
                 sweep: None,
                 hops: Hops::default(),
                 ledger: TopicLedger::default(),
+                doors: Doors::default(),
             }),
             directory: RwLock::new(Directory::default()),
             view: Arc::new(View::new(Filter::all(), None)),
+            watch: Arc::new(Watch(me.clone())),
             matcher: Matcher::new(core.seed),
         });
         topic.state.lock().configure(config);
@@ -172,7 +179,9 @@ impl TopicShared {
         self.matcher.matching(messages)
     }
 
-    /// Appends messages for all who match; gives them back if it cannot.
+    /// Appends messages for all who match, whether there is room or not: what the bus itself
+    /// publishes. Gives them back if the topic is gone.
+    #[allow(dead_code, reason = "dead letters and delayed messages come in here")]
     #[inline]
     pub(crate) fn publish<M: ExactSizeIterator<Item = Message>>(
         &self,
@@ -180,7 +189,12 @@ impl TopicShared {
         matches: Matches,
         reading: Reading,
     ) -> Result<Appended, (PublishReason, M)> {
-        self.publish_with(messages, matches, reading, |_, _| {})
+        let state = self.state.lock();
+        if state.deleted {
+            drop(state);
+            return Err((self.gone(), messages));
+        }
+        Ok(self.append(state, messages, matches, reading, Overflowing::new(), |_, _| {}))
     }
 
     /// Appends a message that a dead-letter policy sends here, without regard to limits (DLQ-7).
@@ -193,25 +207,56 @@ impl TopicShared {
             }
         };
         let matches = self.matching(std::slice::from_ref(&message));
-        self.publish_with(std::iter::once(message), matches, reading, place).is_ok()
+        let state = self.state.lock();
+        if state.deleted {
+            return false;
+        }
+        let overflowing = Overflowing::new();
+        self.append(state, std::iter::once(message), matches, reading, overflowing, place);
+        true
     }
 
-    /// `placed` gets the head as it was before, under the lock.
-    #[inline(always)]
-    fn publish_with<M: ExactSizeIterator<Item = Message>>(
+    /// Appends messages if there is room for them, and gives them back if not.
+    #[inline]
+    pub(crate) fn publish_gated<M: ExactSizeIterator<Item = Message>>(
         &self,
         messages: M,
         matches: Matches,
+        look: impl Fn(&M) -> &[Message],
+        bytes: u64,
+        gate: Gate,
         reading: Reading,
-        placed: impl FnOnce(&mut TopicState, u64),
     ) -> Result<Appended, (PublishReason, M)> {
-        let mut effects = Effects::default();
-        let mut awaited = Awaited::new();
         let mut state = self.state.lock();
         if state.deleted {
             drop(state);
             return Err((self.gone(), messages));
         }
+        let load = Load::new(messages.len(), bytes);
+        let admitted = self.admit(&mut state, load, look(&messages), &matches, gate, reading);
+        let overflowing = match admitted {
+            Ok(overflowing) => overflowing,
+            Err(reason) => {
+                drop(state);
+                return Err((reason, messages));
+            }
+        };
+        Ok(self.append(state, messages, matches, reading, overflowing, |_, _| {}))
+    }
+
+    /// `placed` gets the head as it was before, under the lock.
+    #[inline(always)]
+    fn append<M: ExactSizeIterator<Item = Message>>(
+        &self,
+        mut state: MutexGuard<'_, TopicState>,
+        messages: M,
+        matches: Matches,
+        reading: Reading,
+        overflowing: Overflowing,
+        placed: impl FnOnce(&mut TopicState, u64),
+    ) -> Appended {
+        let mut effects = Effects::default();
+        let mut awaited = Awaited::new();
         let time = state.last_publish.max(reading.now);
         state.last_publish = time;
         let head = state.log.head();
@@ -243,7 +288,10 @@ impl TopicShared {
             }
         }
         effects.run();
-        Ok(Appended { first: MessageId::from_u64(first), recipients })
+        for subscription in overflowing {
+            subscription.drop_oldest();
+        }
+        Appended { first: MessageId::from_u64(first), recipients }
     }
 
     /// Existence comes before the shape of messages (section 17 of the rules, ERR-3).
@@ -321,6 +369,7 @@ impl TopicShared {
             SubscriptionShared::new(topic, view, is_unfiltered, name, config, retention, reading);
         subscription.begin_books(accepted, state.ledger.published);
         state.subscriptions.insert(subscription.incarnation, Arc::clone(&subscription));
+        self.watch_limit(state, &subscription);
         subscription
     }
 
@@ -374,6 +423,7 @@ impl TopicShared {
             unused = state.leave(subscription, kept.low);
             state.log.seal_if_unused();
             self.apply_changes(&mut state, &mut effects);
+            self.tell_first(&mut state, &mut effects);
         }
         drop(state);
         if let Some(registry) = registry.as_mut().filter(|_| unused) {
@@ -401,6 +451,46 @@ impl TopicShared {
         }
         drop(state);
         effects.run();
+    }
+
+    /// Gives back what time has freed. Answers how many subscriptions it has looked at.
+    pub(crate) fn sweep(&self, reading: Reading) -> usize {
+        let subscriptions = self.subscriptions();
+        for subscription in &subscriptions {
+            subscription.sweep(reading);
+        }
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        state.drop_retained(reading.now);
+        self.apply_changes(&mut state, &mut effects);
+        drop(state);
+        effects.run();
+        subscriptions.len()
+    }
+
+    /// When the oldest message was published that only the topic's retention keeps.
+    pub(crate) fn oldest_history(&self) -> Option<Time> {
+        let state = self.state.lock();
+        let from = state.history()?.start;
+        let (position, segment) = state.log.first_at_or_above(from)?;
+        segment.at(position).map(|message| message.time)
+    }
+
+    /// Gives up the oldest segment of what only the topic's retention keeps (LIB-44).
+    pub(crate) fn yield_history(&self) -> bool {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        let Some(history) = state.history() else { return false };
+        let Some((_, segment)) = state.log.first_at_or_above(history.start) else { return false };
+        let to = segment.end().min(history.end);
+        state.log.move_hold(history.start, to);
+        state.retained_from = Some(to);
+        self.apply_changes(&mut state, &mut effects);
+        drop(state);
+        effects.run();
+        let count = to - history.start;
+        self.core.events.send(Event::HistoryYielded { topic: self.name.to_string(), count });
+        true
     }
 
     /// Takes a new configuration over (RET-5, RET-8).
@@ -450,12 +540,14 @@ impl TopicShared {
             state.log.release_hold(position);
         }
         self.apply_changes(&mut state, &mut effects);
+        self.tell_all(&mut state, &mut effects);
         drop(state);
         effects.run();
     }
 
     /// Brings the directory in line with the log.
     fn apply_changes(&self, state: &mut TopicState, effects: &mut Effects) {
+        self.settle_account(state, effects);
         if !state.log.has_changes() {
             return;
         }
@@ -490,7 +582,7 @@ impl TopicShared {
 
     /// Makes sure that somebody looks when the first message in the log is past retention.
     fn schedule_sweep(&self, state: &mut TopicState, published: Time) {
-        if state.sweep.is_none() && state.log.messages() > 0 {
+        if state.log.messages() > 0 {
             self.sweep_at(state, published.after(state.least_retention));
         }
     }
@@ -560,6 +652,13 @@ impl TopicState {
         Span::round_up(config.effective_retention().max(topic))
     }
 
+    /// Positions that nothing but the topic's retention holds.
+    fn history(&self) -> Option<std::ops::Range<u64>> {
+        let from = self.retained_from?;
+        let to = self.log.next_hold_above(from)?;
+        (from < to).then_some(from..to)
+    }
+
     /// Tells every subscription which retention counts now (RET-2, RET-8).
     fn spread_retention(&mut self, reading: Reading) {
         for subscription in self.subscriptions.values() {
@@ -609,13 +708,9 @@ impl Timed for TopicShared {
     /// Gives back what is past retention, also where nobody calls (RET-7).
     fn fire(self: Arc<Self>, reading: Reading) {
         self.state.lock().sweep = None;
-        for subscription in self.subscriptions() {
-            subscription.sweep(reading);
-        }
-        let mut effects = Effects::default();
+        self.sweep(reading);
+        let effects = Effects::default();
         let mut state = self.state.lock();
-        state.drop_retained(reading.now);
-        self.apply_changes(&mut state, &mut effects);
         if let Some(due) = state.next_sweep(reading.now) {
             self.sweep_at(&mut state, due);
         }
@@ -628,6 +723,7 @@ impl Drop for TopicShared {
     fn drop(&mut self) {
         let state = self.state.lock();
         let (sweep, ledger) = (state.sweep, state.ledger);
+        self.core.budget.report(state.doors.reported, 0);
         drop(state);
         if let Some(key) = sweep {
             self.core.timers.cancel(key);

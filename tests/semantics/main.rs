@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod ack_ids;
+mod budget;
 mod dead_letter;
 mod deadlines;
 mod exactly_once;

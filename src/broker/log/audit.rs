@@ -55,6 +55,10 @@ impl TopicLog {
             let counted = (self.messages, self.bytes);
             wrong.push(format!("{counted:?} messages and bytes counted, {messages}, {bytes} held"));
         }
+        if self.live != self.live_by_the_slots() {
+            let found = self.live_by_the_slots();
+            wrong.push(format!("{:?} live by count, {found:?} by the slots (L3)", self.live));
+        }
         if !self.accounts.keys().eq(directory.0.keys()) {
             wrong.push("the directory does not have the segments of the log (I-4)".to_owned());
         }

@@ -75,7 +75,7 @@ impl Views {
     }
 
     /// The views that get the message at `nth` of a publish.
-    fn takers(
+    pub(super) fn takers(
         &self,
         nth: u32,
         message: &Message,
@@ -143,6 +143,7 @@ impl TopicState {
         for &key in takers {
             let Some(filtered) = self.views.get_mut(key) else { continue };
             filtered.push(position);
+            self.doors.entries += 1;
             recipients += filtered.subscriptions();
             if !filtered.touched {
                 filtered.touched = true;
@@ -175,11 +176,13 @@ impl TopicState {
         };
         let Some(filtered) = self.views.get_mut(key) else { return false };
         for position in filtered.remove_low(low) {
+            self.doors.entries -= 1;
             self.log.unpin(position);
         }
         let unused = filtered.subscriptions() == 0;
         if unused {
             self.views.remove(key);
+            self.doors.forget_view(key);
         }
         unused
     }
@@ -195,6 +198,7 @@ impl TopicState {
         let Some(filtered) = self.views.get_mut(key) else { return };
         filtered.add_low(to);
         for position in filtered.remove_low(from) {
+            self.doors.entries -= 1;
             self.log.unpin(position);
         }
     }

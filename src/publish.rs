@@ -1,0 +1,312 @@
+//! Publishing where room may be short: waiting for a turn, time limits, permits.
+//!
+//! What is judged and who is woken is the shell's business; here are the futures around it.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::bus::timeout;
+use crate::clock::Reading;
+use crate::delivery::Delivery;
+use crate::error::{PublishError, PublishReason};
+use crate::message::Message;
+use crate::shell::topic::admission::{Gate, Load};
+use crate::shell::topic::{Appended, TopicShared};
+use crate::sync::Arc;
+use crate::topic::{Receipt, Receipts, Topic, check};
+
+impl Topic {
+    /// [`publish`](Self::publish), waiting for room no longer than `timeout` of the bus's time.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish), and [`PublishReason::TimedOut`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before it is ready has published nothing.
+    pub async fn publish_timeout(
+        &self,
+        message: impl Into<Message>,
+        timeout: Duration,
+    ) -> Result<Receipt, PublishError> {
+        match self.publish_at_once(message.into(), Gate::Queue(None)) {
+            Err(error) if error.is_for_room() => {
+                let mut turn = Turn::new(self.shared(), error.into_messages());
+                turn.publish_within(timeout).await.map(|appended| Receipt::of(&appended))
+            }
+            done => done,
+        }
+    }
+
+    /// Publishes on behalf of a delivery that is being worked on: charged to the budget, but never
+    /// waiting for it, nor for a subscription that lets publishers wait (LIB-43).
+    ///
+    /// For replies and for loops that feed themselves, where waiting for room would keep the
+    /// delivery from being acknowledged, and so room from being freed.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_publish`](Self::try_publish) except for want of room, and
+    /// [`PublishReason::Misused`] if the delivery is of another bus.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use siftbus::{Budget, Bus, MESSAGE_OVERHEAD, SubscriptionConfig, TopicConfig};
+    ///
+    /// // Room for one message and a bit.
+    /// let budget = Budget::new(MESSAGE_OVERHEAD as u64 + 50);
+    /// let bus = Bus::builder().budget(budget).build();
+    /// let pages = bus.create_topic("pages", TopicConfig::new()).await?;
+    /// let crawler = pages.subscribe("crawler", SubscriptionConfig::new()).await?;
+    /// pages.publish("index").await?;
+    ///
+    /// let delivery = crawler.pull(1).await?.into_iter().next().expect("published");
+    /// assert!(pages.try_publish("a link on it").is_err());
+    /// pages.publish_for(&delivery, "a link on it")?;
+    /// delivery.ack();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn publish_for(
+        &self,
+        delivery: &Delivery,
+        message: impl Into<Message>,
+    ) -> Result<Receipt, PublishError> {
+        let message = message.into();
+        if !delivery.is_of(&self.shared().core) {
+            let what = "the delivery is of another bus";
+            return Err(PublishError::new(PublishReason::Misused { what }, vec![message]));
+        }
+        self.publish_at_once(message, Gate::Open)
+    }
+
+    /// Waits until there is room for a message of up to `bytes` ([`Message::size`]), and keeps it:
+    /// for those who cannot build, or part with, their message before they know (LIB-43).
+    ///
+    /// # Errors
+    ///
+    /// [`PublishReason`] says why; there are no messages to come back.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before it is ready holds nothing.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use siftbus::{Bus, TopicConfig};
+    ///
+    /// let bus = Bus::new();
+    /// let topic = bus.create_topic("orders", TopicConfig::new()).await?;
+    /// let permit = topic.reserve(1_000).await?;
+    /// permit.publish("made only now")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn reserve(&self, bytes: usize) -> Result<Permit, PublishError> {
+        let load = Load::new(1, bytes as u64);
+        let mut turn = Turn::new(self.shared(), Vec::new());
+        turn.load = load;
+        let shared = self.shared();
+        let reserved = poll_fn(|cx| {
+            turn.poll(cx, |_, gate, reading| shared.reserve(load.charge, gate, reading))
+        });
+        reserved.await.map_err(|reason| PublishError::new(reason, Vec::new()))?;
+        Ok(Permit { topic: self.clone(), charge: load.charge })
+    }
+
+    pub(crate) async fn wait_to_publish(
+        &self,
+        messages: Vec<Message>,
+    ) -> Result<Appended, PublishError> {
+        let mut turn = Turn::new(self.shared(), messages);
+        let published = poll_fn(|cx| turn.poll_publish(cx)).await;
+        published.map_err(|reason| PublishError::new(reason, turn.take()))
+    }
+
+    pub(crate) fn publish_at_once(
+        &self,
+        message: Message,
+        gate: Gate,
+    ) -> Result<Receipt, PublishError> {
+        let shared = self.shared();
+        let core = &shared.core;
+        let bytes = match check(std::slice::from_ref(&message), &core.limits) {
+            Ok(bytes) => bytes,
+            Err(reason) => {
+                let reason = shared.existence().err().unwrap_or(reason);
+                return Err(PublishError::new(reason, vec![message]));
+            }
+        };
+        let look = std::array::IntoIter::as_slice;
+        let matches = shared.matching(std::slice::from_ref(&message));
+        let message = [message].into_iter();
+        match shared.publish_gated(message, matches, look, bytes, gate, core.read()) {
+            Ok(appended) => Ok(Receipt::of(&appended)),
+            Err((reason, messages)) => Err(PublishError::new(reason, messages.collect())),
+        }
+    }
+
+    pub(crate) fn publish_many_at_once(
+        &self,
+        messages: Vec<Message>,
+        gate: Gate,
+    ) -> Result<Receipts, PublishError> {
+        let shared = self.shared();
+        let core = &shared.core;
+        let bytes = match check(&messages, &core.limits) {
+            Ok(bytes) => bytes,
+            Err(reason) => {
+                let reason = shared.existence().err().unwrap_or(reason);
+                return Err(PublishError::new(reason, messages));
+            }
+        };
+        let len = messages.len();
+        let look = std::vec::IntoIter::as_slice;
+        let matches = shared.matching(&messages);
+        let messages = messages.into_iter();
+        match shared.publish_gated(messages, matches, look, bytes, gate, core.read()) {
+            Ok(appended) => Ok(Receipts::of(appended, len)),
+            Err((reason, messages)) => Err(PublishError::new(reason, messages.collect())),
+        }
+    }
+
+    /// There was no room: sweeps what time has freed. Whether it is worth another try.
+    pub(crate) fn make_room(&self, error: &PublishError) -> bool {
+        error.is_for_room() && Turn::make_room(self.shared(), error.charge())
+    }
+}
+
+/// Room for one message, made by [`Topic::reserve`]; given back when it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping a permit gives the room back"]
+pub struct Permit {
+    topic: Topic,
+    charge: u64,
+}
+
+impl Permit {
+    /// Publishes at once.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishReason::Misused`] if the message is larger than was reserved, and otherwise as
+    /// [`Topic::try_publish`] except for want of room; the message comes back, the permit is
+    /// spent.
+    pub fn publish(self, message: impl Into<Message>) -> Result<Receipt, PublishError> {
+        let message = message.into();
+        if Load::new(1, message.size() as u64).charge > self.charge {
+            let what = "the message is larger than what was reserved";
+            return Err(PublishError::new(PublishReason::Misused { what }, vec![message]));
+        }
+        self.topic.publish_at_once(message, Gate::Reserved)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.topic.shared().unreserve(self.charge);
+    }
+}
+
+/// A publisher that waits for its turn; dropped, it hands the turn on.
+struct Turn<'a> {
+    shared: &'a Arc<TopicShared>,
+    messages: Vec<Message>,
+    load: Load,
+    ticket: Option<u64>,
+}
+
+impl<'a> Turn<'a> {
+    fn new(shared: &'a Arc<TopicShared>, messages: Vec<Message>) -> Self {
+        let bytes = messages.iter().map(|message| message.size() as u64).sum();
+        Self { shared, load: Load::new(messages.len(), bytes), messages, ticket: None }
+    }
+
+    fn take(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.messages)
+    }
+
+    async fn publish_within(&mut self, limit: Duration) -> Result<Appended, PublishError> {
+        let shared = self.shared;
+        let published = timeout(&shared.core, limit, poll_fn(|cx| self.poll_publish(cx))).await;
+        let reason = match published {
+            Ok(Ok(appended)) => return Ok(appended),
+            Ok(Err(reason)) => reason,
+            Err(_) => PublishReason::TimedOut { topic: shared.name.to_string(), timeout: limit },
+        };
+        Err(PublishError::new(reason, self.take()))
+    }
+
+    fn poll_publish(&mut self, cx: &mut Context<'_>) -> Poll<Result<Appended, PublishReason>> {
+        let (shared, load) = (self.shared, self.load);
+        self.poll(cx, |messages, gate, reading| {
+            let matches = shared.matching(messages);
+            let taken = std::mem::take(messages).into_iter();
+            let look = std::vec::IntoIter::as_slice;
+            shared.publish_gated(taken, matches, look, load.bytes(), gate, reading).map_err(
+                |(reason, back)| {
+                    *messages = back.collect();
+                    reason
+                },
+            )
+        })
+    }
+
+    /// Tries, and waits if there is no room.
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut attempt: impl FnMut(&mut Vec<Message>, Gate, Reading) -> Result<T, PublishReason>,
+    ) -> Poll<Result<T, PublishReason>> {
+        let core = &self.shared.core;
+        loop {
+            let reading = core.read();
+            match attempt(&mut self.messages, Gate::Queue(self.ticket), reading) {
+                Err(PublishReason::NoRoom { .. }) => {}
+                done => {
+                    self.leave();
+                    return Poll::Ready(done);
+                }
+            }
+            Self::make_room(self.shared, self.load.charge);
+            let waker = cx.waker().clone();
+            let waits = self.shared.wait_for_room(
+                self.load,
+                &self.messages,
+                &mut self.ticket,
+                waker,
+                core.read(),
+            );
+            if waits {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Sweeps what time has freed, and gives up history, if it is the budget that is short.
+    fn make_room(shared: &TopicShared, charge: u64) -> bool {
+        if !shared.is_short_of_budget(charge) {
+            return false;
+        }
+        let core = &shared.core;
+        core.press(core.read());
+        if shared.is_short_of_budget(charge) {
+            core.yield_history(charge);
+        }
+        true
+    }
+
+    fn leave(&mut self) {
+        if self.ticket.is_some() {
+            self.shared.stop_waiting(&mut self.ticket);
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

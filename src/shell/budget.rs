@@ -1,0 +1,160 @@
+//! The byte budget of a bus: what is used, and which topics have publishers that wait for room.
+//!
+//! Topics report what they hold, rarely while there is plenty. When a publisher is about to wait
+//! the bus comes *under pressure*: from then on every settlement reports exactly what it frees, and
+//! frees also what lies behind a message that is stuck. Who frees looks at the list of waiting
+//! topics after the sum has changed; who waits looks at the sum after it is on the list. Both do so
+//! around one lock, so at least one sees the other (I-8).
+
+use std::sync::Weak;
+
+use super::core::BusCore;
+use super::topic::TopicShared;
+use crate::budget::Budget;
+use crate::clock::Reading;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+
+#[derive(Debug)]
+pub(crate) struct BusBudget {
+    pub(crate) config: Budget,
+    used: AtomicU64,
+    is_pressed: AtomicBool,
+    /// Topics whose first publisher waits for room, in order.
+    waiting: Mutex<Vec<Waiting>>,
+    /// Not swept again before this.
+    next_sweep: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    topic: Weak<TopicShared>,
+    id: u64,
+    charge: u64,
+}
+
+impl BusBudget {
+    pub(crate) fn new(config: Budget) -> Self {
+        Self {
+            config,
+            used: AtomicU64::new(0),
+            is_pressed: AtomicBool::new(false),
+            waiting: Mutex::new(Vec::new()),
+            next_sweep: AtomicU64::new(0),
+        }
+    }
+
+    /// What topics have reported; others may hold up to [`slack`](Self::slack) more or less each.
+    #[inline]
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::SeqCst)
+    }
+
+    /// Whether `charge` more fits.
+    #[inline]
+    pub(crate) fn fits(&self, charge: u64) -> bool {
+        self.used().saturating_add(charge) <= self.config.bytes
+    }
+
+    #[inline]
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.is_pressed.load(Ordering::SeqCst)
+    }
+
+    /// By how much a topic's report may be off: a 65,536th of the budget, nothing under pressure.
+    #[inline]
+    pub(crate) fn slack(&self) -> u64 {
+        if self.is_pressed() { 0 } else { self.config.bytes >> 16 }
+    }
+
+    /// A topic holds more, or less, than it had reported.
+    pub(crate) fn report(&self, before: u64, now: u64) {
+        self.used.fetch_add(now.wrapping_sub(before), Ordering::SeqCst);
+    }
+
+    /// Puts a topic on the list, or renews what its first publisher needs. The caller looks at
+    /// [`fits`](Self::fits) once more after.
+    pub(crate) fn wait(&self, topic: &Weak<TopicShared>, id: u64, charge: u64) {
+        let mut waiting = self.waiting.lock();
+        match waiting.iter_mut().find(|other| other.id == id) {
+            Some(other) => other.charge = charge,
+            None => waiting.push(Waiting { topic: topic.clone(), id, charge }),
+        }
+    }
+
+    pub(crate) fn stop_waiting(&self, id: u64) {
+        if self.is_pressed() {
+            self.waiting.lock().retain(|other| other.id != id);
+        }
+    }
+
+    /// Takes the topics off the list whose first publishers now fit together. One that does not
+    /// fit yet does not hold up the others.
+    fn take_fitting(&self) -> Vec<Arc<TopicShared>> {
+        let mut waiting = self.waiting.lock();
+        let mut room = self.config.bytes.saturating_sub(self.used());
+        let mut fitting = Vec::new();
+        waiting.retain(|other| {
+            if other.charge > room {
+                return true;
+            }
+            if let Some(topic) = other.topic.upgrade() {
+                room -= other.charge;
+                fitting.push(topic);
+            }
+            false
+        });
+        let is_easy = self.used() <= self.config.bytes - self.config.bytes / 8;
+        if waiting.is_empty() && fitting.is_empty() && is_easy {
+            self.is_pressed.store(false, Ordering::SeqCst);
+        }
+        fitting
+    }
+}
+
+impl BusCore {
+    /// Something was given back: tells publishers that now fit. Called with no lock held.
+    pub(crate) fn room_freed(&self) {
+        for topic in self.budget.take_fitting() {
+            topic.tell_first_publisher();
+        }
+    }
+
+    /// A publisher is about to wait: sweeps what time has freed anywhere (L3). Called with no lock
+    /// held. The first time under pressure always, then no oftener than its cost warrants.
+    pub(crate) fn press(self: &Arc<Self>, reading: Reading) {
+        let was_pressed = self.budget.is_pressed.swap(true, Ordering::SeqCst);
+        let now = reading.now.as_millis();
+        if was_pressed && now < self.budget.next_sweep.load(Ordering::SeqCst) {
+            return;
+        }
+        let (topics, pages) = self.books.open();
+        drop(pages);
+        let mut subscriptions = 0;
+        for topic in &topics {
+            subscriptions += topic.sweep(reading);
+        }
+        // A sweep costs about 0.1 µs a subscription.
+        let pause = subscriptions as u64 / SWEPT_PER_MILLI + 1;
+        self.budget.next_sweep.store(now + pause, Ordering::SeqCst);
+    }
+
+    /// Gives up history, oldest first, until `charge` fits or there is none. Answers whether any
+    /// was given up.
+    pub(crate) fn yield_history(&self, charge: u64) -> bool {
+        let mut yielded = false;
+        while !self.budget.fits(charge) {
+            let (topics, pages) = self.books.open();
+            drop(pages);
+            let oldest = topics.iter().filter_map(|topic| Some((topic.oldest_history()?, topic)));
+            let Some((_, topic)) = oldest.min_by_key(|(time, _)| *time) else { break };
+            if !topic.yield_history() {
+                break;
+            }
+            yielded = true;
+        }
+        yielded
+    }
+}
+
+/// Sweeps under pressure look at no more than this many subscriptions per millisecond on average.
+const SWEPT_PER_MILLI: u64 = 16;

@@ -1,0 +1,489 @@
+//! Whether a topic takes more messages now, who waits until it does, and what it charges.
+//!
+//! Three things may stand in the way: publishers that came before, a subscription at its limit, the
+//! bus's budget. All are judged under the topic's lock, in the same section that appends or puts
+//! the publisher into the queue, so that no news is lost in between (I-8).
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::task::Waker;
+
+use smallvec::SmallVec;
+
+use super::{TopicShared, TopicState};
+use crate::broker::log::live::MESSAGE_OVERHEAD;
+use crate::clock::Reading;
+use crate::error::PublishReason;
+use crate::events::Event;
+use crate::message::Message;
+use crate::shell::effects::Effects;
+use crate::shell::matcher::{Matches, ViewKey};
+use crate::shell::subscription::{Room, SubscriptionShared};
+use crate::shell::timers::{Key, Rank, Timed};
+use crate::sync::Arc;
+use crate::time::{Span, Time};
+
+/// What an entry of a filtered view takes.
+pub(super) const ENTRY_BYTES: u64 = 8;
+
+/// A publisher that has waited this long is reported by an event.
+const BLOCKED_AFTER: Span = Span::SECOND;
+
+/// How a publish gets past the doors.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Gate {
+    /// In order, with the place in the queue that it holds.
+    Queue(Option<u64>),
+    /// Charged, never waiting: dead letters, what is due, replies.
+    Open,
+    /// Room was reserved; the permit gives it back once the publish is done.
+    Reserved,
+}
+
+/// What a publish brings.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Load {
+    pub(crate) messages: u64,
+    /// With overhead.
+    pub(crate) charge: u64,
+}
+
+impl Load {
+    pub(crate) fn new(messages: usize, bytes: u64) -> Self {
+        let messages = messages as u64;
+        let overhead = messages.saturating_mul(MESSAGE_OVERHEAD);
+        Self { messages, charge: bytes.saturating_add(overhead) }
+    }
+
+    /// Without overhead.
+    pub(crate) fn bytes(self) -> u64 {
+        self.charge - self.messages.saturating_mul(MESSAGE_OVERHEAD)
+    }
+}
+
+/// Subscriptions that drop their oldest messages once the publish is done.
+pub(super) type Overflowing = SmallVec<[Arc<SubscriptionShared>; 1]>;
+
+/// At which head of their view subscriptions need attention: they may be full there (L4).
+#[derive(Debug, Default)]
+pub(crate) struct Attention(BinaryHeap<Reverse<(u64, u64)>>);
+
+/// The doors of a topic, behind its lock.
+#[derive(Debug, Default)]
+pub(super) struct Doors {
+    pub(super) publishers: super::super::publishers::Publishers,
+    /// Limited subscriptions without a filter.
+    attention: Attention,
+    /// Limited subscriptions with one; their heaps are with the views.
+    filtered: BTreeMap<u32, Attention>,
+    /// Bytes promised to permits.
+    pub(super) reserved: u64,
+    /// Entries in all filtered views.
+    pub(super) entries: u64,
+    /// What the bus's budget knows of.
+    pub(super) reported: u64,
+    watch: Option<Key>,
+}
+
+impl TopicShared {
+    /// Judges a publish; answers the subscriptions that will have to drop for it.
+    pub(super) fn admit(
+        &self,
+        state: &mut TopicState,
+        load: Load,
+        messages: &[Message],
+        matches: &Matches,
+        gate: Gate,
+        reading: Reading,
+    ) -> Result<Overflowing, PublishReason> {
+        let budget = &self.core.budget;
+        let max = budget.config.bytes;
+        if load.charge > max {
+            return Err(PublishReason::AboveBudget { bytes: load.charge, max });
+        }
+        // Before the queue, because what never fits fails at once.
+        let overflowing = self.check_limits(state, load, messages, matches, gate, reading)?;
+        if let Gate::Queue(ticket) = gate {
+            let may_go = state.doors.publishers.may_go(ticket);
+            if !may_go || !self.has_room(state, load.charge) {
+                return Err(self.no_room(None));
+            }
+        }
+        Ok(overflowing)
+    }
+
+    /// Whether it is the budget that stands in the way of `charge` more.
+    pub(crate) fn is_short_of_budget(&self, charge: u64) -> bool {
+        !self.has_room(&self.state.lock(), charge)
+    }
+
+    /// Whether the budget has room for `charge` more on this topic.
+    fn has_room(&self, state: &TopicState, charge: u64) -> bool {
+        let budget = &self.core.budget;
+        let charged = state.charged();
+        if charged < budget.config.topic_reserve {
+            return true;
+        }
+        budget.fits(charge.saturating_add(charged.saturating_sub(state.doors.reported)))
+    }
+
+    fn no_room(&self, subscription: Option<&SubscriptionShared>) -> PublishReason {
+        PublishReason::NoRoom {
+            topic: self.name.to_string(),
+            subscription: subscription.map(|full| full.name.to_string()),
+        }
+    }
+
+    /// Looks at limited subscriptions that may be full by now, and at no others (L4).
+    #[inline]
+    fn check_limits(
+        &self,
+        state: &mut TopicState,
+        load: Load,
+        messages: &[Message],
+        matches: &Matches,
+        gate: Gate,
+        reading: Reading,
+    ) -> Result<Overflowing, PublishReason> {
+        let mut overflowing = Overflowing::new();
+        let head = state.log.head();
+        if state.doors.attention.is_due(head + load.messages) {
+            let mut attention = std::mem::take(&mut state.doors.attention);
+            let looked = self.look(
+                state,
+                &mut attention,
+                head,
+                load.messages,
+                gate,
+                reading,
+                &mut overflowing,
+            );
+            state.doors.attention = attention;
+            looked?;
+        }
+        if !state.doors.filtered.is_empty() {
+            let counts = self.count_matches(state, messages, matches);
+            self.look_at_filtered(state, counts, gate, reading, &mut overflowing)?;
+        }
+        Ok(overflowing)
+    }
+
+    /// How many of the messages each limited view would get.
+    #[cold]
+    fn count_matches(
+        &self,
+        state: &TopicState,
+        messages: &[Message],
+        matches: &Matches,
+    ) -> Vec<(ViewKey, u64)> {
+        let mut counts: BTreeMap<u32, (ViewKey, u64)> = BTreeMap::new();
+        let mut matches = matches.clone();
+        for (message, nth) in messages.iter().zip(0..) {
+            for key in state.views.takers(nth, message, &mut matches, &self.matcher) {
+                if state.doors.filtered.contains_key(&key.slot) {
+                    counts.entry(key.slot).or_insert((key, 0)).1 += 1;
+                }
+            }
+        }
+        counts.into_values().collect()
+    }
+
+    #[cold]
+    fn look_at_filtered(
+        &self,
+        state: &mut TopicState,
+        counts: Vec<(ViewKey, u64)>,
+        gate: Gate,
+        reading: Reading,
+        overflowing: &mut Overflowing,
+    ) -> Result<(), PublishReason> {
+        for (key, count) in counts {
+            let Some(head) = state.views.get(key).map(|filtered| filtered.view.head()) else {
+                continue;
+            };
+            let Some(mut attention) = state.doors.filtered.remove(&key.slot) else { continue };
+            let looked = self.look(state, &mut attention, head, count, gate, reading, overflowing);
+            state.doors.filtered.insert(key.slot, attention);
+            looked?;
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call under one lock, taken apart twice")]
+    #[cold]
+    fn look(
+        &self,
+        state: &TopicState,
+        attention: &mut Attention,
+        head: u64,
+        count: u64,
+        gate: Gate,
+        reading: Reading,
+        overflowing: &mut Overflowing,
+    ) -> Result<(), PublishReason> {
+        let mut seen = Vec::new();
+        let mut verdict = Ok(());
+        while attention.is_due(head + count) && verdict.is_ok() {
+            let Some(Reverse((filed, incarnation))) = attention.0.pop() else { break };
+            let Some(subscription) = state.subscriptions.get(&incarnation) else { continue };
+            let Some((room, next)) = subscription.room_for(count, filed, reading) else { continue };
+            match (room, gate) {
+                (Room::Enough, _) | (Room::Full, Gate::Open | Gate::Reserved) => {}
+                (Room::Overflows, _) => overflowing.push(Arc::clone(subscription)),
+                (Room::Full, Gate::Queue(_)) => verdict = Err(self.no_room(Some(subscription))),
+                (Room::Refused, _) => {
+                    let subscription = subscription.name.to_string();
+                    verdict = Err(PublishReason::BacklogFull { subscription });
+                }
+                (Room::NeverEnough(max), _) => {
+                    let subscription = subscription.name.to_string();
+                    verdict = Err(PublishReason::AboveLimit { subscription, count, max });
+                }
+            }
+            seen.push(Reverse((next, incarnation)));
+        }
+        attention.0.extend(seen);
+        verdict
+    }
+
+    /// A subscription has a limit, or another one: it is looked at with the next publish.
+    pub(super) fn watch_limit(&self, state: &mut TopicState, subscription: &SubscriptionShared) {
+        let Some(filed) = subscription.file_attention() else { return };
+        let entry = Reverse((filed, subscription.incarnation));
+        match subscription.view.key {
+            None => state.doors.attention.0.push(entry),
+            Some(key) => state.doors.filtered.entry(key.slot).or_default().0.push(entry),
+        }
+    }
+
+    /// The limit of a live subscription has changed.
+    pub(crate) fn limit_changed(&self, subscription: &SubscriptionShared) {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        if state.subscriptions.contains_key(&subscription.incarnation) {
+            self.watch_limit(&mut state, subscription);
+        }
+        self.tell_first(&mut state, &mut effects);
+        drop(state);
+        effects.run();
+    }
+
+    /// Puts a publisher that was turned away into the queue. Answers false if it should try again
+    /// at once.
+    pub(crate) fn wait_for_room(
+        &self,
+        load: Load,
+        messages: &[Message],
+        ticket: &mut Option<u64>,
+        waker: Waker,
+        reading: Reading,
+    ) -> bool {
+        let matches = self.matching(messages);
+        let mut state = self.state.lock();
+        let is_first = state.doors.publishers.may_go(*ticket);
+        if state.deleted
+            || !matches!(
+                self.admit(&mut state, load, messages, &matches, Gate::Queue(*ticket), reading),
+                Err(PublishReason::NoRoom { .. })
+            )
+        {
+            return false;
+        }
+        let publishers = &mut state.doors.publishers;
+        let (old, was_told) = publishers.wait(ticket, load.charge, reading.now, waker);
+        if was_told {
+            self.core.wakes_ended(1);
+        }
+        let mut stays = true;
+        if is_first && !self.has_room(&state, load.charge) {
+            self.core.budget.wait(&self.me, self.id, load.charge);
+            // Looked at after it is on the list, as whoever frees looks at the list after.
+            stays = !self.has_room(&state, load.charge);
+        }
+        if state.doors.watch.is_none() {
+            self.watch(&mut state, reading.now.after(BLOCKED_AFTER));
+        }
+        drop(state);
+        drop(old);
+        stays
+    }
+
+    /// A publisher leaves the queue, served or not; the next one is told.
+    pub(crate) fn stop_waiting(&self, ticket: &mut Option<u64>) {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        if let Some(left) = state.doors.publishers.leave(ticket) {
+            if left.was_told {
+                self.core.wakes_ended(1);
+            }
+            effects.old_waker = left.waker;
+            if left.was_first {
+                self.tell_first(&mut state, &mut effects);
+            }
+        }
+        if state.doors.publishers.is_empty() {
+            if let Some(key) = state.doors.watch.take() {
+                self.core.timers.cancel(key);
+            }
+            let need = self.core.timers.observe_waiting(self.id, false);
+            self.core.satisfy(need);
+            self.core.budget.stop_waiting(self.id);
+        }
+        drop(state);
+        effects.run();
+        // What the one that left did not take may be enough for others.
+        if self.core.budget.is_pressed() {
+            self.core.room_freed();
+        }
+    }
+
+    /// There may be room: the first publisher looks.
+    pub(crate) fn tell_first_publisher(&self) {
+        let mut effects = Effects::default();
+        self.tell_first(&mut self.state.lock(), &mut effects);
+        effects.run();
+    }
+
+    pub(super) fn tell_first(&self, state: &mut TopicState, effects: &mut Effects) {
+        if let Some(waker) = state.doors.publishers.tell_first() {
+            self.core.wake_begun();
+            effects.wake(waker);
+        }
+    }
+
+    pub(super) fn tell_all(&self, state: &mut TopicState, effects: &mut Effects) {
+        for waker in state.doors.publishers.tell_all() {
+            self.core.wake_begun();
+            effects.wake(waker);
+        }
+    }
+
+    /// Tells the budget what the topic holds now, and who waits that something was given back.
+    #[inline]
+    pub(super) fn settle_account(&self, state: &mut TopicState, effects: &mut Effects) {
+        let budget = &self.core.budget;
+        let is_pressed = budget.is_pressed();
+        if is_pressed {
+            state.log.count_exactly();
+        }
+        let (before, now) = (state.doors.reported, state.charged());
+        if before.abs_diff(now) <= budget.slack() && (before == now || !is_pressed) {
+            return;
+        }
+        budget.report(before, now);
+        state.doors.reported = now;
+        if now < before && is_pressed {
+            effects.room(&self.core);
+            if let Some(charge) = state.doors.publishers.first_charge()
+                && self.has_room(state, charge)
+            {
+                self.tell_first(state, effects);
+            }
+        }
+    }
+
+    /// Holds room for a permit.
+    pub(crate) fn reserve(
+        &self,
+        charge: u64,
+        gate: Gate,
+        reading: Reading,
+    ) -> Result<(), PublishReason> {
+        let mut effects = Effects::default();
+        let matches = self.matching(&[]);
+        let mut state = self.state.lock();
+        if state.deleted {
+            drop(state);
+            return Err(self.gone());
+        }
+        let load = Load { messages: 1, charge };
+        self.admit(&mut state, load, &[], &matches, gate, reading)?;
+        state.doors.reserved += charge;
+        self.settle_account(&mut state, &mut effects);
+        drop(state);
+        effects.run();
+        Ok(())
+    }
+
+    /// A permit gives back what it has not used.
+    pub(crate) fn unreserve(&self, charge: u64) {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        state.doors.reserved -= charge;
+        self.settle_account(&mut state, &mut effects);
+        drop(state);
+        effects.run();
+    }
+
+    /// Publishers that wait, and since when the first of them does.
+    pub(crate) fn waiting_publishers(&self) -> (usize, Option<Time>) {
+        let state = self.state.lock();
+        (state.doors.publishers.len(), state.doors.publishers.first_since())
+    }
+
+    /// The subscription that stands in the way of publishers, or has the largest backlog.
+    pub(crate) fn blocker(&self) -> Option<Arc<str>> {
+        let subscriptions = self.subscriptions();
+        let full = subscriptions.iter().find(|subscription| subscription.is_blocking());
+        let largest = || subscriptions.iter().max_by_key(|subscription| subscription.backlog());
+        full.or_else(largest).map(|subscription| Arc::clone(&subscription.name))
+    }
+
+    /// Somebody waits: time has to go on, and after a second it is reported.
+    fn watch(&self, state: &mut TopicState, due: Time) {
+        let key = Key { due: due.min(Time::LAST), rank: Rank::Blocked, id: self.id };
+        state.doors.watch = Some(key);
+        let watch: std::sync::Weak<Watch> = Arc::downgrade(&self.watch);
+        let need = self.core.timers.schedule(None, key, watch, true);
+        self.core.satisfy(need);
+        let need = self.core.timers.observe_waiting(self.id, true);
+        self.core.satisfy(need);
+    }
+}
+
+impl TopicState {
+    /// What the topic has of the budget.
+    #[inline]
+    pub(super) fn charged(&self) -> u64 {
+        self.log.live().charge() + self.doors.entries * ENTRY_BYTES + self.doors.reserved
+    }
+}
+
+impl Doors {
+    /// A view is gone, and the limits of its subscriptions with it.
+    pub(super) fn forget_view(&mut self, key: ViewKey) {
+        self.filtered.remove(&key.slot);
+    }
+}
+
+impl Attention {
+    #[inline]
+    fn is_due(&self, head: u64) -> bool {
+        self.0.peek().is_some_and(|Reverse((attention, _))| *attention < head)
+    }
+}
+
+/// Reports a publisher that has waited for a second.
+pub(crate) struct Watch(pub(super) std::sync::Weak<TopicShared>);
+
+impl Timed for Watch {
+    fn fire(self: Arc<Self>, reading: Reading) {
+        let Some(topic) = self.0.upgrade() else { return };
+        topic.state.lock().doors.watch = None;
+        let (waiting, since) = topic.waiting_publishers();
+        let Some(since) = since else { return };
+        let due = since.after(BLOCKED_AFTER);
+        if due <= reading.now {
+            topic.core.events.send(Event::PublisherBlocked {
+                topic: topic.name.to_string(),
+                waiting,
+                subscription: topic.blocker().map(|name| name.to_string()),
+            });
+        }
+        let next = due.max(reading.now.after(BLOCKED_AFTER));
+        let mut state = topic.state.lock();
+        if !state.doors.publishers.is_empty() && state.doors.watch.is_none() {
+            topic.watch(&mut state, next);
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! Rules of our own: the budget, waiting publishers, limits of subscriptions (LIB-41 … LIB-45).
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use siftbus::filter::Filter;
+use siftbus::{
+    BacklogLimit, Budget, Bus, Code, Event, Expiration, MESSAGE_OVERHEAD, Message, Overflow,
+    PublishReason, Subscription, SubscriptionConfig, SubscriptionUpdate, Topic, TopicConfig,
+};
+
+use crate::support::{SECOND, WakeCount, drain, nothing_ready, poll_once, take, take_one};
+
+/// What a message of one byte takes of the budget.
+const ONE: u64 = 1 + 16 + MESSAGE_OVERHEAD as u64;
+
+/// A bus with room for `messages` of one byte, a topic and a subscription.
+async fn world(messages: u64) -> (Bus, Topic, Subscription) {
+    with_limit(messages, None).await
+}
+
+async fn with_limit(messages: u64, limit: Option<BacklogLimit>) -> (Bus, Topic, Subscription) {
+    let bus = Bus::builder().budget(Budget::new(messages * ONE)).build();
+    let topic = bus.create_topic("t", TopicConfig::new()).await.unwrap();
+    let mut config = SubscriptionConfig::new();
+    config.backlog_limit = limit;
+    let subscription = topic.subscribe("s", config).await.unwrap();
+    (bus, topic, subscription)
+}
+
+fn reason(result: Result<siftbus::Receipt, siftbus::PublishError>) -> PublishReason {
+    result.unwrap_err().reason().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_41_a_budget_of_any_number_of_messages_is_exact() {
+    for room in 1..=20 {
+        let (bus, topic, subscription) = world(room).await;
+        for _ in 0..room {
+            topic.try_publish("x").unwrap();
+        }
+        let refused = topic.try_publish("y").unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "LIB-41");
+        assert_eq!(refused.into_messages(), [Message::new("y")]);
+        // Whichever is settled makes room for one, also behind one that is stuck.
+        for round in 0..3 * room {
+            let mut held = take(&subscription, 100);
+            assert_eq!(held.len() as u64, room);
+            let at = (round * 7 % room) as usize;
+            held.remove(at).ack();
+            topic.try_publish("x").unwrap();
+            assert!(topic.try_publish("x").is_err(), "LIB-41: {room} messages");
+        }
+        bus.audit().assert_balanced();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_41_what_never_fits_fails_at_once() {
+    let (_bus, topic, _subscription) = world(3).await;
+    let large = Message::new(vec![0; 4 * ONE as usize]);
+    let error = topic.publish(large.clone()).await.unwrap_err();
+    assert!(matches!(error.reason(), PublishReason::AboveBudget { .. }), "LIB-41");
+    assert_eq!((error.code(), error.into_messages()), (Code::InvalidArgument, vec![large]));
+    let error = topic.publish_many(["1", "2", "3", "4"]).await.unwrap_err();
+    assert_eq!((error.code(), error.into_messages().len()), (Code::InvalidArgument, 4));
+    topic.publish_many(["1", "2", "3"]).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_41_a_message_counts_once_for_all_and_until_the_last_has_settled_it() {
+    let (_bus, topic, first) = world(1).await;
+    let second = topic.subscribe("second", SubscriptionConfig::new()).await.unwrap();
+    topic.try_publish("x").unwrap();
+    drain(&first);
+    assert!(topic.try_publish("x").is_err());
+    drain(&second);
+    topic.try_publish("x").unwrap();
+    second.delete().await.unwrap();
+    assert!(topic.try_publish("x").is_err());
+    first.delete().await.unwrap();
+    topic.try_publish("x").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_41_filtered_subscriptions_keep_what_they_match() {
+    let (bus, topic, all) = world(3).await;
+    all.delete().await.unwrap();
+    let filter = SubscriptionConfig::new().filter(Filter::has("k"));
+    let some = topic.subscribe("some", filter).await.unwrap();
+    let matching = || Message::new("").with_attribute("k", "v");
+    for round in 0..100 {
+        for _ in 0..10 {
+            topic.try_publish("passes by").unwrap();
+        }
+        let mut taken = 0;
+        while topic.try_publish(matching()).is_ok() {
+            taken += 1;
+        }
+        assert_eq!(taken, if round == 0 { 2 } else { 1 }, "LIB-41");
+        let mut held = take(&some, 10);
+        held.remove(round % 2).ack();
+    }
+    bus.audit().assert_balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_42_publishers_wait_in_order_and_hand_their_turn_on() {
+    let (_bus, topic, subscription) = world(1).await;
+    topic.publish("0").await.unwrap();
+    let counts = [WakeCount::new(), WakeCount::new(), WakeCount::new()];
+    let wakers = counts.clone().map(Waker::from);
+    let mut first = Box::pin(topic.publish("1"));
+    let mut second = Box::pin(topic.publish("2"));
+    let mut third = Box::pin(topic.publish("3"));
+    assert!(first.as_mut().poll(&mut Context::from_waker(&wakers[0])).is_pending());
+    assert!(second.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_pending());
+    assert!(third.as_mut().poll(&mut Context::from_waker(&wakers[2])).is_pending());
+    take_one(&subscription).ack();
+    let woken = || counts.clone().map(|count| count.get());
+    assert_eq!(woken(), [1, 0, 0], "LIB-42: the first is woken");
+    assert!(topic.try_publish("4").is_err(), "LIB-42: there is room, but others wait");
+    assert!(poll_once(second.as_mut()).is_pending(), "LIB-42: not its turn");
+    assert!(second.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_pending());
+    drop(first);
+    assert_eq!(woken(), [1, 1, 0], "LIB-42: one that gives up hands its turn on");
+    assert!(poll_once(second.as_mut()).is_ready());
+    assert!(third.as_mut().poll(&mut Context::from_waker(&wakers[2])).is_pending());
+    assert_eq!(drain(&subscription), ["2"]);
+    assert!(poll_once(third.as_mut()).is_ready());
+    assert_eq!(drain(&subscription), ["3"]);
+    topic.try_publish("5").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_42_the_end_of_things_wakes_who_waits() {
+    let (bus, topic, subscription) = world(1).await;
+    topic.publish("0").await.unwrap();
+    let waiting = |text: &'static str| {
+        let topic = topic.clone();
+        tokio::spawn(async move { topic.publish(text).await })
+    };
+    let waiter = waiting("1");
+    tokio::task::yield_now().await;
+    subscription.delete().await.unwrap();
+    assert!(waiter.await.unwrap().is_ok(), "LIB-42: the subscription is deleted");
+
+    let expiring = SubscriptionConfig::new().expiration(Expiration::After(60 * SECOND));
+    topic.subscribe("expiring", expiring).await.unwrap();
+    topic.publish("0").await.unwrap();
+    let since = bus.now();
+    assert!(waiting("1").await.unwrap().is_ok(), "LIB-42: the subscription expires");
+    assert_eq!(bus.now(), since + 60 * SECOND);
+
+    let short = SubscriptionConfig::new().retention(30 * SECOND);
+    let short = topic.subscribe("short", short).await.unwrap();
+    topic.publish("0").await.unwrap();
+    let since = bus.now();
+    assert!(waiting("1").await.unwrap().is_ok(), "LIB-42: the message expires");
+    assert!(bus.now() <= since + 31 * SECOND);
+    assert_eq!(drain(&short), ["1"]);
+
+    topic.publish("0").await.unwrap();
+    let waiter = waiting("1");
+    tokio::task::yield_now().await;
+    topic.delete().await.unwrap();
+    let error = waiter.await.unwrap().unwrap_err();
+    assert_eq!(error.code(), Code::NotFound, "LIB-42");
+    assert_eq!(error.into_messages(), [Message::new("1")]);
+
+    let topic = bus.create_topic("other", TopicConfig::new()).await.unwrap();
+    let kept = topic.subscribe("kept", SubscriptionConfig::new()).await.unwrap();
+    topic.publish("0").await.unwrap();
+    let waiter = tokio::spawn(async move { topic.publish("1").await });
+    tokio::task::yield_now().await;
+    drop(bus);
+    assert_eq!(waiter.await.unwrap().unwrap_err().code(), Code::Unavailable, "LIB-42");
+    drop(kept);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_42_time_frees_one_topic_for_the_publisher_of_another() {
+    let (bus, topic, subscription) = world(4).await;
+    let other = bus.create_topic("other", TopicConfig::new()).await.unwrap();
+    let short = SubscriptionConfig::new().retention(40 * SECOND);
+    let stuck = other.subscribe("stuck", short).await.unwrap();
+    for _ in 0..3 {
+        other.publish("x").await.unwrap();
+    }
+    topic.publish("0").await.unwrap();
+    let since = bus.now();
+    // Nobody calls the bus meanwhile.
+    topic.publish("1").await.unwrap();
+    assert!(bus.now() > since + 39 * SECOND && bus.now() < since + 42 * SECOND, "LIB-42");
+    assert_eq!((stuck.stats().expired_messages, subscription.stats().backlog), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_42_a_publisher_that_waits_is_reported() {
+    let (bus, topic, subscription) = world(1).await;
+    let mut events = bus.events();
+    topic.publish("0").await.unwrap();
+    let error = topic.publish_timeout("1", 3 * SECOND).await.unwrap_err();
+    assert!(matches!(error.reason(), PublishReason::TimedOut { .. }), "LIB-42");
+    assert_eq!((error.code(), error.into_messages().len()), (Code::DeadlineExceeded, 1));
+    let blocked =
+        Event::PublisherBlocked { topic: "t".into(), waiting: 1, subscription: Some("s".into()) };
+    assert_eq!(events.try_next(), Some(blocked), "LIB-42");
+    drain(&subscription);
+    topic.publish_timeout("1", SECOND).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_41_a_pipeline_cannot_block_itself() {
+    for budget in [Budget::default(), Budget::new(1), Budget::new(ONE), Budget::new(5 * ONE)] {
+        let budget = if budget.bytes == 1 { Budget::new(ONE) } else { budget };
+        let bus = Bus::builder().budget(budget).build();
+        let raw = bus.create_topic("raw", TopicConfig::new()).await.unwrap();
+        let cooked = bus.create_topic("cooked", TopicConfig::new()).await.unwrap();
+        let cook = raw.subscribe("cook", SubscriptionConfig::new()).await.unwrap();
+        let eater = cooked.subscribe("eater", SubscriptionConfig::new()).await.unwrap();
+        let source = tokio::spawn(async move {
+            for _ in 0..300 {
+                raw.publish("x").await.unwrap();
+            }
+        });
+        let middle = tokio::spawn(async move {
+            let mut done = 0;
+            while done < 300 {
+                for delivery in cook.pull(8).await.unwrap() {
+                    cooked.publish("y").await.unwrap();
+                    delivery.ack();
+                    done += 1;
+                }
+            }
+        });
+        let mut eaten = 0;
+        while eaten < 300 {
+            eaten += eater.pull(4).await.unwrap().ack_all().done;
+        }
+        source.await.unwrap();
+        middle.await.unwrap();
+        bus.audit().assert_balanced();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_41_one_poisoned_message_does_not_block_the_rest() {
+    for limit in [None, Some(BacklogLimit::new(3))] {
+        let (bus, topic, subscription) = with_limit(4, limit).await;
+        let consumer = tokio::spawn(async move {
+            let mut done = 0;
+            while done < 200 {
+                for delivery in subscription.pull(2).await.unwrap() {
+                    if delivery.data() == "poison" {
+                        delivery.nack_after(Duration::from_millis(10));
+                    } else {
+                        done += 1;
+                        delivery.ack();
+                    }
+                }
+            }
+            subscription
+        });
+        topic.publish("poison").await.unwrap();
+        for _ in 0..200 {
+            topic.publish("x").await.unwrap();
+        }
+        let subscription = consumer.await.unwrap();
+        assert_eq!(subscription.stats().backlog, 1, "LIB-41");
+        bus.audit().assert_balanced();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_43_what_is_done_for_a_delivery_and_by_permit_never_waits() {
+    let (bus, topic, subscription) = world(1).await;
+    topic.publish("0").await.unwrap();
+    let delivery = take_one(&subscription);
+    topic.publish_for(&delivery, "1").unwrap();
+    assert!(topic.try_publish("2").is_err(), "LIB-43: it is charged");
+    delivery.ack();
+    assert!(topic.try_publish("2").is_err());
+    let (_elsewhere, _topic, other) = world(1).await;
+    _topic.publish("x").await.unwrap();
+    let foreign = take_one(&other);
+    let misused = reason(topic.publish_for(&foreign, "x"));
+    assert!(matches!(misused, PublishReason::Misused { .. }), "LIB-43");
+    drain(&subscription);
+
+    let permit = topic.reserve(1 + 16).await.unwrap();
+    assert!(topic.try_publish("2").is_err(), "LIB-43: a permit holds room");
+    let mut next = pin!(topic.reserve(17));
+    assert!(poll_once(next.as_mut()).is_pending());
+    permit.publish("3").unwrap();
+    assert!(poll_once(next.as_mut()).is_pending());
+    assert_eq!(drain(&subscription), ["3"]);
+    let Poll::Ready(Ok(permit)) = poll_once(next.as_mut()) else { panic!("LIB-43") };
+    let large = permit.publish("larger than that").unwrap_err();
+    assert_eq!(large.into_messages().len(), 1);
+    topic.try_publish("4").expect("LIB-43: a spent permit holds nothing");
+    let error = topic.reserve(10_000).await.unwrap_err();
+    assert!(matches!(error.reason(), PublishReason::AboveBudget { .. }));
+    bus.audit().assert_balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_44_history_yields_to_live_messages() {
+    let bus = Bus::builder().budget(Budget::new(1_000 * ONE)).build();
+    let mut events = bus.events();
+    let keeping = TopicConfig::new().retention(3_600 * SECOND);
+    let old = bus.create_topic("old", keeping).await.unwrap();
+    let live = bus.create_topic("live", TopicConfig::new()).await.unwrap();
+    let worker = live.subscribe("worker", SubscriptionConfig::new()).await.unwrap();
+    for _ in 0..900 {
+        old.publish("x").await.unwrap();
+    }
+    for _ in 0..950 {
+        live.publish("x").await.unwrap();
+    }
+    assert_eq!(worker.stats().backlog, 950, "LIB-44");
+    assert!(old.stats().retained_messages < 100);
+    let mut yielded = 0;
+    while let Some(event) = events.try_next() {
+        if let Event::HistoryYielded { topic, count } = event {
+            assert_eq!(topic, "old");
+            yielded += count;
+        }
+    }
+    assert!(yielded >= 850, "LIB-44: {yielded}");
+    bus.audit().assert_balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_45_a_full_subscription_lets_publishers_wait() {
+    let (bus, topic, subscription) = with_limit(1_000, Some(BacklogLimit::new(2))).await;
+    let free = topic.subscribe("free", SubscriptionConfig::new()).await.unwrap();
+    topic.publish_many(["0", "1"]).await.unwrap();
+    let mut waiter = pin!(topic.publish("2"));
+    assert!(poll_once(waiter.as_mut()).is_pending(), "LIB-45");
+    let refused = reason(topic.try_publish("3"));
+    assert!(matches!(refused, PublishReason::NoRoom { .. }));
+    let never = topic.publish_many(["3", "4", "5"]).await.unwrap_err();
+    assert!(matches!(
+        never.reason(),
+        PublishReason::NoRoom { .. } | PublishReason::AboveLimit { .. }
+    ));
+    let held = take(&subscription, 2);
+    assert!(poll_once(waiter.as_mut()).is_pending(), "LIB-45: leased counts");
+    drop(held);
+    take_one(&subscription).ack();
+    assert!(poll_once(waiter.as_mut()).is_ready(), "LIB-45");
+    assert_eq!(drain(&subscription).len(), 2);
+    assert_eq!(drain(&free), ["0", "1", "2"]);
+    let never = topic.publish_many(["3", "4", "5"]).await.unwrap_err();
+    assert!(matches!(never.reason(), PublishReason::AboveLimit { max: 2, .. }), "LIB-45");
+    bus.audit().assert_balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_45_changing_the_limit_acts_at_once() {
+    let (_bus, topic, subscription) = with_limit(1_000, Some(BacklogLimit::new(1))).await;
+    topic.publish("0").await.unwrap();
+    let mut waiter = pin!(topic.publish("1"));
+    assert!(poll_once(waiter.as_mut()).is_pending());
+    let update = SubscriptionUpdate::new().backlog_limit(Some(BacklogLimit::new(2)));
+    subscription.update(update).await.unwrap();
+    assert!(poll_once(waiter.as_mut()).is_ready(), "LIB-45");
+    assert!(topic.try_publish("2").is_err());
+    subscription.update(SubscriptionUpdate::new().backlog_limit(None)).await.unwrap();
+    topic.publish_many(["2", "3", "4"]).await.unwrap();
+    let newest = BacklogLimit::new(2).overflow(Overflow::DropOldest);
+    subscription.update(SubscriptionUpdate::new().backlog_limit(Some(newest))).await.unwrap();
+    assert_eq!(drain(&subscription), ["3", "4"], "LIB-45");
+    let zero = SubscriptionUpdate::new().backlog_limit(Some(BacklogLimit::new(0)));
+    assert_eq!(subscription.update(zero).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_45_reject_gives_the_messages_back() {
+    let limit = BacklogLimit::new(1).overflow(Overflow::Reject);
+    let (_bus, topic, subscription) = with_limit(1_000, Some(limit)).await;
+    topic.publish("0").await.unwrap();
+    let error = topic.publish("1").await.unwrap_err();
+    assert_eq!(error.reason(), &PublishReason::BacklogFull { subscription: "s".into() }, "LIB-45");
+    assert_eq!((error.code(), error.into_messages().len()), (Code::ResourceExhausted, 1));
+    drain(&subscription);
+    topic.publish("2").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_45_drop_oldest_keeps_the_newest_that_nobody_has_in_hand() {
+    let limit = BacklogLimit::new(3).overflow(Overflow::DropOldest);
+    let (bus, topic, subscription) = with_limit(1_000, Some(limit)).await;
+    let mut events = bus.events();
+    topic.publish_many(["0", "1", "2"]).await.unwrap();
+    let held = take_one(&subscription);
+    topic.publish_many(["3", "4", "5", "6"]).await.unwrap();
+    assert_eq!(subscription.stats().backlog, 4);
+    let dropped = Event::MessagesDropped { subscription: "s".into(), count: 3 };
+    assert_eq!(events.try_next(), Some(dropped), "LIB-45");
+    drop(held);
+    topic.publish("7").await.unwrap();
+    assert_eq!(drain(&subscription), ["5", "6", "7"], "LIB-45");
+    topic.publish_many(["1", "2", "3", "4", "5"]).await.unwrap();
+    assert_eq!(subscription.stats().dropped_messages, 3 + 2 + 2);
+    assert_eq!(drain(&subscription), ["3", "4", "5"]);
+    bus.audit().assert_balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_45_a_filter_decides_whose_limit_counts() {
+    let (bus, topic, all) = world(1_000).await;
+    let config =
+        SubscriptionConfig::new().filter(Filter::eq("k", "a")).backlog_limit(BacklogLimit::new(2));
+    let limited = topic.subscribe("limited", config).await.unwrap();
+    let message = |value| Message::new("x").with_attribute("k", value);
+    topic.publish_many([message("a"), message("b"), message("a")]).await.unwrap();
+    topic.publish(message("b")).await.unwrap();
+    let mut waiter = pin!(topic.publish(message("a")));
+    assert!(poll_once(waiter.as_mut()).is_pending(), "LIB-45");
+    take_one(&limited).ack();
+    assert!(poll_once(waiter.as_mut()).is_ready(), "LIB-45");
+    assert_eq!(drain(&limited).len(), 2);
+    assert_eq!(drain(&all).len(), 5);
+    assert!(nothing_ready(&limited));
+    bus.audit().assert_balanced();
+}
