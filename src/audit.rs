@@ -99,6 +99,8 @@ pub struct Account {
     pub delayed: u64,
     /// There, on the way to the dead-letter topic.
     pub forwarding: u64,
+    /// There, acknowledged before an earlier message of the ordering key.
+    pub provisional: u64,
     /// Acknowledged.
     pub acked: u64,
     /// Taken by the dead-letter topic.
@@ -123,6 +125,7 @@ impl Account {
             leased: places.leased,
             delayed: places.delayed,
             forwarding: places.forwarding,
+            provisional: places.provisional,
             acked: ledger.acked,
             forwarded: ledger.forwarded,
             expired: ledger.expired,
@@ -134,7 +137,12 @@ impl Account {
 
     /// Whether what came in is what is there and what has left.
     pub fn is_balanced(&self) -> bool {
-        let there = self.fresh + self.ready + self.leased + self.delayed + self.forwarding;
+        let there = self.fresh
+            + self.ready
+            + self.leased
+            + self.delayed
+            + self.forwarding
+            + self.provisional;
         let gone =
             self.acked + self.forwarded + self.expired + self.dropped + self.purged + self.removed;
         self.accepted + self.replayed == there + gone

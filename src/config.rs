@@ -142,6 +142,9 @@ pub struct SubscriptionConfig {
     pub retention: Option<Duration>,
     /// When it expires. Default: after 31 days without activity (LIM-18).
     pub expiration: Expiration,
+    /// Whether messages with the same ordering key are handed out in publish order; fixed at
+    /// creation (ORD-1, ORD-2). Default: no.
+    pub message_ordering: bool,
     /// Whether an answer that comes too late is an error, so that a successful ack means that the
     /// message is never delivered again (EOD-1). Default: no.
     pub exactly_once_delivery: bool,
@@ -164,6 +167,7 @@ impl Default for SubscriptionConfig {
             ack_deadline: DEFAULT_ACK_DEADLINE,
             retention: None,
             expiration: Expiration::After(DEFAULT_EXPIRATION),
+            message_ordering: false,
             exactly_once_delivery: false,
             retry_policy: None,
             dead_letter_policy: None,
@@ -211,6 +215,13 @@ impl SubscriptionConfig {
     #[must_use]
     pub fn expiration(mut self, expiration: Expiration) -> Self {
         self.expiration = expiration;
+        self
+    }
+
+    /// Hands messages with the same ordering key out in publish order (ORD-1).
+    #[must_use]
+    pub fn message_ordering(mut self, is_on: bool) -> Self {
+        self.message_ordering = is_on;
         self
     }
 
@@ -381,6 +392,7 @@ impl SubscriptionUpdate {
             ack_deadline: self.ack_deadline.unwrap_or(config.ack_deadline),
             retention: self.retention.or(config.retention),
             expiration: self.expiration.unwrap_or(config.expiration),
+            message_ordering: config.message_ordering,
             exactly_once_delivery: self
                 .exactly_once_delivery
                 .unwrap_or(config.exactly_once_delivery),
@@ -413,6 +425,9 @@ pub struct FlowControl {
     /// The stream hands out nothing while its outstanding messages have this many bytes; one
     /// message may overshoot. Default: 100 MiB.
     pub max_outstanding_bytes: usize,
+    /// Whether the stream hands out no message of an ordering key while another of it is
+    /// outstanding, as handlers and push do (ORD-9). Default: no (ORD-6).
+    pub one_per_ordering_key: bool,
     /// The ack deadline of what this stream hands out. Default: the subscription's (DL-1).
     pub ack_deadline: Option<Duration>,
 }
@@ -422,6 +437,7 @@ impl Default for FlowControl {
         Self {
             max_outstanding_messages: 1_000,
             max_outstanding_bytes: 100 * 1024 * 1024,
+            one_per_ordering_key: false,
             ack_deadline: None,
         }
     }
@@ -444,6 +460,13 @@ impl FlowControl {
     #[must_use]
     pub fn max_outstanding_bytes(mut self, bytes: usize) -> Self {
         self.max_outstanding_bytes = bytes;
+        self
+    }
+
+    /// Waits for each message of an ordering key to be answered before the next is handed out.
+    #[must_use]
+    pub fn one_per_ordering_key(mut self, is_on: bool) -> Self {
+        self.one_per_ordering_key = is_on;
         self
     }
 

@@ -69,6 +69,8 @@ pub struct BatchOutcome {
     pub done: usize,
     /// Deliveries whose answer did not take effect: superseded, or the subscription is gone.
     pub stale: usize,
+    /// Acks that take effect once earlier messages of the ordering key are acknowledged (ORD-7).
+    pub provisional: usize,
 }
 
 /// A batch of deliveries with one owner.
@@ -180,7 +182,8 @@ impl BatchOutcome {
     fn count(&mut self, settled: Settled) {
         match settled {
             Settled::Done => self.done += 1,
-            Settled::Stale => self.stale += 1,
+            Settled::Stale | Settled::Unordered => self.stale += 1,
+            Settled::Provisional => self.provisional += 1,
         }
     }
 }

@@ -63,8 +63,7 @@
 //! - Bad input is an error with a gRPC code, never a panic; every limit is a value.
 //! - Time is a clock of your choice. With a manual one, a month passes in microseconds.
 //!
-//! Not there yet: ordering keys are stored and carried but **not enforced**; no retry policy, dead
-//! letters, exactly-once, seek, snapshots, detach, push, graceful close, or server.
+//! Not there yet: seek, snapshots, detach, push, graceful close, or server.
 //!
 //! What the bus holds is bounded by a [`Budget`]; publishers that find no room wait, in order, or
 //! get their messages back. Each subscription may have a [`BacklogLimit`] of its own.

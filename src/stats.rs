@@ -26,6 +26,11 @@ pub struct SubscriptionStats {
     pub outstanding: u64,
     /// Messages that were given back with a delay that is not over.
     pub delayed: u64,
+    /// Messages known to wait for earlier ones of their ordering key; those that no pull has come
+    /// to yet count as ready.
+    pub blocked: u64,
+    /// Messages acknowledged before an earlier one of their ordering key (ORD-7).
+    pub provisional: u64,
     /// Messages on the way to the dead-letter topic.
     pub forwarding: u64,
     /// Hand-outs after the first one of a message, since creation.

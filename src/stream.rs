@@ -35,7 +35,8 @@ impl Source {
         let messages = flow.max_outstanding_messages as u64;
         let owner = shared.open_stream(messages, flow.max_outstanding_bytes as u64)?;
         let ack_deadline = flow.ack_deadline.map(Span::round_up);
-        let request = Request { max_messages, owner, ack_deadline };
+        let one_per_key = flow.one_per_ordering_key;
+        let request = Request { max_messages, owner, one_per_key, ack_deadline };
         Ok(Self { shared: Arc::clone(shared), request, ticket: None, ended: false })
     }
 

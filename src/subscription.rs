@@ -272,7 +272,7 @@ fn request(max_messages: usize) -> Result<Request, PullError> {
     if max_messages == 0 {
         return Err(PullError::ZeroMessages);
     }
-    Ok(Request { max_messages, owner: 0, ack_deadline: None })
+    Ok(Request { max_messages, owner: 0, one_per_key: false, ack_deadline: None })
 }
 
 /// A place among those who wait, given up when the call ends or is dropped.

@@ -25,10 +25,12 @@ pub(crate) enum Phase {
     LapsedBackingOff = 6,
     /// On its way to the dead-letter topic; its id is dead.
     Forwarding = 7,
+    /// Acknowledged before an earlier message of its ordering key (ORD-7 b).
+    Provisional = 8,
 }
 
 impl Phase {
-    const ALL: [Phase; 8] = [
+    const ALL: [Phase; 9] = [
         Phase::Done,
         Phase::Leased,
         Phase::Lapsed,
@@ -37,6 +39,7 @@ impl Phase {
         Phase::BackingOff,
         Phase::LapsedBackingOff,
         Phase::Forwarding,
+        Phase::Provisional,
     ];
 }
 
@@ -60,6 +63,12 @@ const DEADLINE_SHIFT: u32 = 16;
 impl Word {
     /// The word of a message that is over before it was ever handed out.
     pub(crate) const DONE: Word = Word { bits: Phase::Done as u64, generation: 0, owner: 0 };
+
+    /// The word of a message that was looked at and not handed out yet.
+    #[inline]
+    pub(crate) fn filed(owner: u32) -> Word {
+        Word { bits: Phase::Ready as u64, generation: 0, owner }
+    }
 
     /// A first lease.
     #[inline]
@@ -107,6 +116,13 @@ impl Word {
     #[inline]
     pub(crate) fn is_strict(self) -> bool {
         self.owner & STRICT != 0
+    }
+
+    /// The hand-out that was taken back does not count (ORD-7 c).
+    pub(crate) fn uncount(&mut self) {
+        if self.attempts() > 0 {
+            self.bits -= 1 << PHASE_BITS;
+        }
     }
 
     /// A delivery that is under way is the first one, all others are forgotten (DLQ-13).

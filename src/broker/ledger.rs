@@ -46,11 +46,13 @@ pub(crate) struct Places {
     pub(crate) delayed: u64,
     /// On the way to the dead-letter topic.
     pub(crate) forwarding: u64,
+    /// Acknowledged before an earlier message of the ordering key.
+    pub(crate) provisional: u64,
 }
 
 impl Places {
     pub(crate) fn total(&self) -> u64 {
-        self.fresh + self.ready + self.leased + self.delayed + self.forwarding
+        self.fresh + self.ready + self.leased + self.delayed + self.forwarding + self.provisional
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod hops;
 pub(crate) mod lease;
 pub(crate) mod ledger;
 pub(crate) mod log;
+pub(crate) mod ordering;
 pub(crate) mod owners;
 pub(crate) mod policy;
 pub(crate) mod slots;

@@ -12,14 +12,17 @@
 mod audit;
 pub(crate) mod failure;
 mod limit;
+mod ordered;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use self::failure::{Failure, Outgoing};
+use self::ordered::slot_of;
 use super::deadlines::{Deadlines, Run};
 use super::lease::{Phase, STRICT, Word};
 use super::ledger::Ledger;
+use super::ordering::{Client, Ordering};
 use super::owners::Owners;
 use super::policy::Policy;
 use super::window::Window;
@@ -35,6 +38,9 @@ pub(crate) const HINT_SLACK: usize = 1_024;
 pub(crate) trait Backlog {
     /// The message at an index of the view, while the log has it.
     fn meta(&mut self, index: u64) -> Option<Meta>;
+
+    /// The hash of the ordering key of the message at an index; `None` without a key.
+    fn key(&mut self, index: u64) -> Option<u64>;
 }
 
 #[derive(Copy, Clone, Debug)]
@@ -70,6 +76,8 @@ pub(crate) struct LeaseOptions {
     pub(crate) deadline: Time,
     /// Whose quota the messages count against; zero for nobody's.
     pub(crate) owner: u32,
+    /// For whom, where keys have an order.
+    pub(crate) client: Client,
 }
 
 /// What became of a settlement.
@@ -77,6 +85,10 @@ pub(crate) struct LeaseOptions {
 pub(crate) enum Settled {
     Done,
     Stale,
+    /// Takes effect once earlier messages of the key are acknowledged (ORD-7 b).
+    Provisional,
+    /// Not applied: an earlier message of the key is not acknowledged (EOD-9).
+    Unordered,
 }
 
 #[derive(Debug)]
@@ -95,6 +107,8 @@ pub(crate) struct SubscriptionState {
     /// Zero, or the mark of a strict lease.
     strict: u32,
     outbox: VecDeque<Outgoing>,
+    /// Of an ordered subscription.
+    ordering: Option<Box<Ordering>>,
     /// The last hand-out was a redelivery: a fresh message is next if one waits (L13).
     redelivered_last: bool,
     retention: Span,
@@ -125,6 +139,7 @@ impl SubscriptionState {
             policy: Policy::default(),
             strict: 0,
             outbox: VecDeque::new(),
+            ordering: None,
             redelivered_last: false,
             retention,
             retention_due: Time::NEVER,
@@ -175,15 +190,20 @@ impl SubscriptionState {
         &self.ledger
     }
 
-    /// Whether a lease would hand something out.
-    pub(crate) fn has_deliverable(&self, head: u64) -> bool {
+    /// Whether a lease would hand something out to `client`.
+    pub(crate) fn has_deliverable(&mut self, head: u64, client: Client) -> bool {
+        if self.ordering.is_some() {
+            return self.has_in_order(head, client);
+        }
         self.deliverable > 0 || self.window.cursor() < head
     }
 
     /// When something changes by itself: a lease lapses or a delay ends. Retention is not counted:
-    /// nobody waits for a message to vanish, and it is checked by every call.
+    /// nobody waits for a message to vanish, and it is checked by every call. Only where keys have
+    /// an order, the next message of a key waits for just that.
     pub(crate) fn next_due(&self) -> Time {
-        self.deadlines.next_due()
+        let due = self.deadlines.next_due();
+        if self.ordering.is_some() { due.min(self.retention_due) } else { due }
     }
 
     pub(crate) fn owners(&mut self) -> &mut Owners {
@@ -318,7 +338,9 @@ impl SubscriptionState {
         let next = match phase {
             Phase::Leased | Phase::LapsedBackingOff => Phase::Lapsed,
             Phase::Delayed | Phase::BackingOff => Phase::Ready,
-            Phase::Done | Phase::Lapsed | Phase::Ready | Phase::Forwarding => return,
+            Phase::Done | Phase::Lapsed | Phase::Ready | Phase::Forwarding | Phase::Provisional => {
+                return;
+            }
         };
         if now < due {
             // The deadline was extended: file it where it belongs now (L13).
@@ -331,7 +353,7 @@ impl SubscriptionState {
             let failure = if word.is_strict() { Failure::Nack } else { Failure::Lapse };
             self.expired_leases += 1;
             self.end_lease(index, backlog);
-            self.fail(index, failure, due, None, now);
+            self.fail(index, failure, due, None, now, backlog);
         } else {
             word.set_phase(next);
             self.delayed -= 1;
@@ -343,7 +365,11 @@ impl SubscriptionState {
     #[inline]
     fn end_lease(&mut self, index: u64, backlog: &mut impl Backlog) {
         self.leased -= 1;
-        let owner = self.window.get(index).map_or(0, Word::owner);
+        let word = self.window.get(index);
+        let owner = match word.and_then(slot_of) {
+            Some(slot) => self.end_lease_in_order(slot),
+            None => word.map_or(0, Word::owner),
+        };
         self.release_owner(owner, index, backlog);
     }
 
@@ -355,14 +381,20 @@ impl SubscriptionState {
         }
     }
 
-    /// Hands out up to `options.max_messages`, at most `MAX_WORK` at a time.
+    /// Hands out up to `options.max_messages`, at most `MAX_WORK` at a time. Answers how many, and
+    /// whether it stopped because it had looked at enough without an end.
     pub(crate) fn lease(
         &mut self,
         head: u64,
         options: LeaseOptions,
         backlog: &mut impl Backlog,
         out: &mut impl Extend<Leased>,
-    ) -> usize {
+    ) -> (usize, bool) {
+        if self.ordering.is_some() {
+            let answer = self.lease_ordered(head, options, backlog, out);
+            self.shed();
+            return answer;
+        }
         let max = options.max_messages.min(MAX_WORK);
         let taken = if self.deliverable == 0 && options.owner == 0 && options.max_bytes == u64::MAX
         {
@@ -372,7 +404,7 @@ impl SubscriptionState {
             self.lease_merged(head, max, options, backlog, out)
         };
         self.shed();
-        taken
+        (taken, false)
     }
 
     /// Only fresh messages, nobody's quota: one run.
@@ -465,6 +497,9 @@ impl SubscriptionState {
         if word.generation() != id.generation {
             return Settled::Stale;
         }
+        if let Some(slot) = slot_of(*word) {
+            return self.ack_ordered(id, slot, backlog);
+        }
         let owner = word.owner();
         match word.phase() {
             Phase::Leased => {
@@ -480,7 +515,12 @@ impl SubscriptionState {
                 word.set_phase(Phase::Done);
                 self.delayed -= 1;
             }
-            Phase::Done | Phase::Ready | Phase::Delayed | Phase::BackingOff | Phase::Forwarding => {
+            Phase::Done
+            | Phase::Ready
+            | Phase::Delayed
+            | Phase::BackingOff
+            | Phase::Forwarding
+            | Phase::Provisional => {
                 return Settled::Stale;
             }
         }
@@ -538,15 +578,19 @@ impl SubscriptionState {
             _ => return Settled::Stale,
         };
         let Some(word) = self.window.get_mut(id.index) else { return Settled::Stale };
-        let (before, owner) = (word.deadline(), word.owner());
+        let (before, slot, mut owner) = (word.deadline(), slot_of(*word), word.owner());
         word.set_deadline(deadline);
         if phase != Phase::Leased {
             word.set_phase(Phase::Leased);
             match phase {
-                Phase::Lapsed => self.deliverable -= 1,
+                Phase::Lapsed => self.leave_ready(id.index),
                 _ => self.delayed -= 1,
             }
             self.leased += 1;
+            if let Some(slot) = slot {
+                owner = self.holder_of(slot);
+                self.revive_in_order(slot);
+            }
             if owner != 0 {
                 let size = backlog.meta(id.index).map_or(0, |meta| meta.size);
                 self.owners.charge(owner, size);
@@ -579,23 +623,49 @@ impl SubscriptionState {
     /// Ends a live message whatever its phase; counting it is up to the caller.
     fn take_out(&mut self, index: u64, backlog: &mut impl Backlog) {
         let Some(word) = self.window.get_mut(index) else { return };
-        let (phase, owner) = (word.phase(), word.owner());
-        word.set_phase(Phase::Done);
+        let (phase, slot) = (word.phase(), slot_of(*word));
         match phase {
             Phase::Done => return,
-            Phase::Leased => {
-                self.leased -= 1;
-                self.release_owner(owner, index, backlog);
-            }
-            Phase::Lapsed | Phase::Ready => self.deliverable -= 1,
+            Phase::Leased => self.end_lease(index, backlog),
+            Phase::Lapsed | Phase::Ready => self.leave_ready(index),
             Phase::Delayed | Phase::BackingOff | Phase::LapsedBackingOff => self.delayed -= 1,
             Phase::Forwarding => self.forwarding -= 1,
+            Phase::Provisional => {
+                if let Some(ordering) = self.ordering() {
+                    ordering.provisional -= 1;
+                }
+            }
         }
-        self.retire(index);
+        self.finish(index);
+        if let Some(slot) = slot {
+            self.settle_key(slot);
+        }
+    }
+
+    /// A message has left the backlog.
+    fn finish(&mut self, index: u64) {
+        let Some(word) = self.window.get_mut(index) else { return };
+        word.set_phase(Phase::Done);
+        match slot_of(*word) {
+            Some(slot) => self.finish_in_order(slot, index),
+            None => self.retire(index),
+        }
+    }
+
+    /// A message that was ready or lapsed is no longer.
+    fn leave_ready(&mut self, index: u64) {
+        self.deliverable -= 1;
+        if self.ordering.is_some() {
+            self.count_waiting(index, false);
+        }
     }
 
     fn make_ready(&mut self, index: u64) {
         self.deliverable += 1;
+        if self.ordering.is_some() {
+            self.count_waiting(index, true);
+            return self.settle_key_of(index);
+        }
         self.ready.push(Reverse(index));
     }
 
@@ -620,27 +690,35 @@ impl SubscriptionState {
     /// Rebuilds the hints from the words when they hold too much that is no longer true (I-2).
     #[inline]
     fn bound_hints(&mut self) {
-        if self.deadlines.len() > HINT_SLACK || self.ready.len() > HINT_SLACK {
+        if self.deadlines.len() > HINT_SLACK
+            || self.ready.len() > HINT_SLACK
+            || self.ordering.as_ref().is_some_and(|ordering| ordering.offers() > HINT_SLACK)
+        {
             self.rebuild_hints();
         }
     }
 
     fn rebuild_hints(&mut self) {
         let bound = 2 * usize::try_from(self.window.live()).unwrap_or(usize::MAX) + HINT_SLACK;
-        if self.deadlines.len() <= bound && self.ready.len() <= bound {
+        let offers = self.ordering.as_ref().map_or(0, |ordering| ordering.offers());
+        if self.deadlines.len() <= bound && self.ready.len() <= bound && offers <= bound {
             return;
         }
         self.deadlines.clear();
         self.ready.clear();
         for (index, word) in self.window.iter() {
             match word.phase() {
-                Phase::Done | Phase::Forwarding => {}
+                Phase::Done | Phase::Forwarding | Phase::Provisional => {}
                 Phase::Leased | Phase::Delayed | Phase::BackingOff | Phase::LapsedBackingOff => {
                     self.deadlines.add(Run { due: word.deadline(), first: index, len: 1 });
                 }
-                Phase::Lapsed | Phase::Ready => self.ready.push(Reverse(index)),
+                Phase::Lapsed | Phase::Ready if self.ordering.is_none() => {
+                    self.ready.push(Reverse(index));
+                }
+                Phase::Lapsed | Phase::Ready => {}
             }
         }
+        self.rebuild_offers();
     }
 }
 

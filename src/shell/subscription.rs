@@ -9,6 +9,7 @@ pub(crate) mod forward;
 mod limit;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Weak;
 use std::task::Waker;
 
@@ -24,6 +25,7 @@ use super::waiters::Waiters;
 use crate::ack_id::AckId;
 use crate::broker::ledger::Ledger;
 use crate::broker::log::{Directory, Segment};
+use crate::broker::ordering::Client;
 use crate::broker::policy::Policy;
 use crate::broker::subscription::{
     Backlog, LeaseId, LeaseOptions, Leased, Meta, Settled, SubscriptionState,
@@ -69,6 +71,8 @@ struct State {
     retention: Span,
     expiration: Option<Span>,
     waiters: Waiters,
+    /// Pulls so far, where keys have an order.
+    calls: u64,
     /// Streams that wait for quota, by owner.
     starved: BTreeMap<u32, Waker>,
     /// Streams that are open: as long as one is, the subscription does not expire (EXP-3).
@@ -152,9 +156,25 @@ pub(crate) enum Settle {
 pub(crate) struct Request {
     pub(crate) max_messages: usize,
     pub(crate) owner: u32,
+    /// No message of an ordering key while another of it is outstanding (ORD-9).
+    pub(crate) one_per_key: bool,
     /// Instead of the subscription's.
     pub(crate) ack_deadline: Option<Span>,
 }
+
+impl Request {
+    /// For whom keys are taken; `call` tells one pull from another.
+    fn client(&self, call: u64) -> Client {
+        match self.owner {
+            _ if self.one_per_key => Client::OneAtATime,
+            0 => Client::Call(call),
+            owner => Client::Stream(owner),
+        }
+    }
+}
+
+/// A waiter that may be anybody.
+const ANYBODY: Client = Client::OneAtATime;
 
 /// Messages handed out, with the segments they lie in.
 #[derive(Debug, Default)]
@@ -189,6 +209,9 @@ impl SubscriptionShared {
         broker.set_policy(policy);
         let exactly_once = config.exactly_once_delivery;
         broker.set_exactly_once(exactly_once);
+        if config.message_ordering {
+            broker.set_ordered();
+        }
         let state = State {
             broker,
             start: Start::default(),
@@ -197,6 +220,7 @@ impl SubscriptionShared {
             expiration: expiration_of(&config),
             config,
             waiters: Waiters::default(),
+            calls: 0,
             starved: BTreeMap::new(),
             streams: 0,
             cached: None,
@@ -297,14 +321,17 @@ impl SubscriptionShared {
         let head = self.view.head();
         let broker = &state.broker;
         let backlog = broker.backlog(head);
+        let others = broker.forwarding() + broker.provisional() + broker.blocked();
         SubscriptionStats {
             backlog,
-            ready: backlog - broker.outstanding() - broker.delayed() - broker.forwarding(),
+            ready: backlog - broker.outstanding() - broker.delayed() - others,
             outstanding: broker.outstanding(),
             delayed: broker.delayed(),
             redeliveries: broker.redeliveries(),
             expired_leases: broker.expired_leases(),
             expired_messages: broker.ledger().expired,
+            blocked: broker.blocked(),
+            provisional: broker.provisional(),
             forwarding: broker.forwarding(),
             dead_lettered: broker.ledger().forwarded,
             dead_letters_dropped: broker.dead_letters_dropped(),
@@ -321,6 +348,7 @@ impl SubscriptionShared {
         let mut batch = Batch::default();
         let max = request.max_messages.min(self.core.limits.pull_messages);
         let mut left = max;
+        let mut call = None;
         loop {
             let mut effects = Effects::default();
             let mut state = match self.enter(reading) {
@@ -330,17 +358,21 @@ impl SubscriptionShared {
                 Err(_) => break,
             };
             state.touch(reading.now);
-            if batch.leased.is_empty() {
+            if call.is_none() {
+                state.calls += 1;
+                call = Some(state.calls);
                 batch.epoch = state.broker.epoch();
             } else if batch.epoch != state.broker.epoch() {
                 break;
             }
             let round = Request { max_messages: left, ..request };
-            let taken = self.lease_round(&mut state, round, reading, &mut batch);
-            let more = state.broker.has_deliverable(self.view.head());
+            let client = request.client(call.unwrap_or_default());
+            let (taken, stopped) = self.lease_round(&mut state, round, client, reading, &mut batch);
+            let head = self.view.head();
+            let more = state.broker.has_deliverable(head, client);
             left -= taken;
-            let done = left == 0 || taken == 0 || !more;
-            if more && done {
+            let done = left == 0 || !more || (taken == 0 && !stopped);
+            if more && done && state.broker.has_deliverable(head, ANYBODY) {
                 // Whoever waits is told, since this call leaves something behind (L9).
                 self.tell_one(&mut state, &mut effects);
             }
@@ -357,13 +389,14 @@ impl SubscriptionShared {
         &self,
         state: &mut State,
         request: Request,
+        client: Client,
         reading: Reading,
         batch: &mut Batch,
-    ) -> usize {
+    ) -> (usize, bool) {
         let mut max_messages = request.max_messages;
         let mut max_bytes = u64::MAX;
         if request.owner != 0 {
-            let Some(quota) = state.broker.owners().get(request.owner) else { return 0 };
+            let Some(quota) = state.broker.owners().get(request.owner) else { return (0, false) };
             let room = usize::try_from(quota.room_for_messages()).unwrap_or(usize::MAX);
             max_messages = max_messages.min(room);
             max_bytes = quota.room_for_bytes();
@@ -373,15 +406,17 @@ impl SubscriptionShared {
             max_bytes,
             deadline: reading.deadline(request.ack_deadline.unwrap_or(state.ack_deadline)),
             owner: request.owner,
+            client,
         };
         let start = batch.leased.len();
         let (broker, mut reader) = self.reader(state);
-        let taken = broker.lease(self.view.head(), options, &mut reader, &mut batch.leased);
+        let (taken, stopped) =
+            broker.lease(self.view.head(), options, &mut reader, &mut batch.leased);
         if taken > 0 {
             reader.resolve(batch, start);
             self.reschedule(state);
         }
-        taken
+        (taken, stopped)
     }
 
     /// Leases for somebody who waits, or puts the waker on the list. The lease is taken in the poll
@@ -418,7 +453,7 @@ impl SubscriptionShared {
                 self.finish(effects, after);
                 return Ok(None);
             }
-            if state.waiters.wait(ticket, waker, &mut effects.old_waker) {
+            if state.waiters.wait(ticket, request.owner, waker, &mut effects.old_waker) {
                 self.core.wakes_ended(1);
                 was_told = true;
             }
@@ -428,7 +463,7 @@ impl SubscriptionShared {
             }
             self.observe(&mut state);
             // Looked at after registering, as a publisher looks at the flag after the head is set.
-            if !state.broker.has_deliverable(self.view.head()) {
+            if !state.broker.has_deliverable(self.view.head(), request.client(0)) {
                 return Ok(None);
             }
         }
@@ -533,6 +568,10 @@ impl SubscriptionShared {
             }
         }
         match how {
+            // What is acknowledged may be what its key waited for.
+            Settle::Ack if state.broker.is_ordered() => {
+                self.tell_if_deliverable(&mut state, &mut effects);
+            }
             Settle::Ack => {}
             Settle::Nack => {
                 self.tell_if_deliverable(&mut state, &mut effects);
@@ -574,6 +613,8 @@ impl SubscriptionShared {
     pub(crate) fn outcome(&self, settled: Settled) -> Result<Outcome, AckFailure> {
         match settled {
             Settled::Done => Ok(Outcome::Done),
+            Settled::Provisional => Ok(Outcome::Provisional),
+            Settled::Unordered => Err(AckFailure::OutOfOrder),
             Settled::Stale if self.is_exactly_once() => Err(AckFailure::InvalidAckId),
             Settled::Stale => Ok(Outcome::Stale),
         }
@@ -602,7 +643,11 @@ impl SubscriptionShared {
         let mut state = self.enter(reading).map_err(|end| self.pull_error(end))?;
         state.touch(reading.now);
         state.streams += 1;
-        Ok(state.broker.owners().add(messages, bytes))
+        let owner = state.broker.owners().add(messages, bytes);
+        if let Some(ordering) = state.broker.ordering() {
+            ordering.open_stream(owner);
+        }
+        Ok(owner)
     }
 
     pub(crate) fn close_stream(&self, owner: u32, ticket: &mut Option<u64>) {
@@ -610,6 +655,9 @@ impl SubscriptionShared {
         let mut state = self.state.lock();
         let starved = state.starved.remove(&owner);
         state.broker.owners().remove(owner);
+        if let Some(ordering) = state.broker.ordering() {
+            ordering.close_stream(owner);
+        }
         state.streams = state.streams.saturating_sub(1);
         self.touch_now(&mut state);
         if self.give_up(&mut state, ticket, &mut effects) {
@@ -701,7 +749,10 @@ impl SubscriptionShared {
     /// Drops what is past retention though nobody calls (RET-7).
     pub(crate) fn sweep(&self, reading: Reading) {
         let mut effects = Effects::default();
-        if let Ok(state) = self.enter(reading) {
+        if let Ok(mut state) = self.enter(reading) {
+            if state.broker.is_ordered() {
+                self.tell_if_deliverable(&mut state, &mut effects);
+            }
             let after = self.leave(state, &mut effects);
             self.finish(effects, after);
             // What a sweep frees is given back at once, however little it is.
@@ -745,6 +796,14 @@ impl SubscriptionShared {
         if state.broker.owners().has_freed() {
             for owner in state.broker.owners().take_freed() {
                 if let Some(waker) = state.starved.remove(&owner) {
+                    effects.wake(waker);
+                }
+            }
+        }
+        if let Some(ordering) = state.broker.ordering() {
+            for owner in ordering.take_woken() {
+                if let Some(waker) = state.waiters.tell_owner(owner) {
+                    self.core.wake_begun();
                     effects.wake(waker);
                 }
             }
@@ -800,6 +859,7 @@ impl SubscriptionShared {
     #[inline]
     fn reader<'a>(&'a self, state: &'a mut State) -> (&'a mut SubscriptionState, Reader<'a>) {
         let reader = Reader {
+            seed: self.core.seed,
             view: (!self.is_unfiltered).then_some(&*self.view),
             directory: &self.topic.directory,
             stragglers: &state.stragglers,
@@ -822,7 +882,7 @@ impl SubscriptionShared {
     }
 
     fn tell_if_deliverable(&self, state: &mut State, effects: &mut Effects) {
-        if state.waiters.has_untold() && state.broker.has_deliverable(self.view.head()) {
+        if state.waiters.has_untold() && state.broker.has_deliverable(self.view.head(), ANYBODY) {
             self.tell_one(state, effects);
         }
     }
@@ -961,6 +1021,7 @@ fn expiration_of(config: &SubscriptionConfig) -> Option<Span> {
 
 /// Looks at messages by index, through view and directory.
 struct Reader<'a> {
+    seed: u64,
     /// `None` for an unfiltered subscription: there, index and position are the same.
     view: Option<&'a View>,
     directory: &'a RwLock<Directory>,
@@ -1024,5 +1085,19 @@ impl Backlog for Reader<'_> {
         let position = self.position(index)?;
         let message = self.segment(position)?.at(position)?;
         Some(Meta { published: message.time, size: message.message.size() as u64 })
+    }
+
+    fn key(&mut self, index: u64) -> Option<u64> {
+        let seed = self.seed;
+        let position = self.position(index)?;
+        let key = self.segment(position)?.at(position)?.message.ordering_key();
+        if key.is_empty() {
+            return None;
+        }
+        // Keyed, so that nobody can make up keys that meet; two that do are one key.
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(seed);
+        hasher.write(key.as_bytes());
+        Some(hasher.finish())
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Waiters {
 #[derive(Debug)]
 struct Place {
     ticket: u64,
+    /// The stream that waits; zero for a pull.
+    owner: u32,
     state: State,
 }
 
@@ -39,6 +41,7 @@ impl Waiters {
     pub(crate) fn wait(
         &mut self,
         ticket: &mut Option<u64>,
+        owner: u32,
         waker: Waker,
         old_waker: &mut Option<Waker>,
     ) -> bool {
@@ -58,7 +61,7 @@ impl Waiters {
         self.next_ticket += 1;
         *ticket = Some(self.next_ticket);
         let state = State::Waiting(waker);
-        self.queue.push_back(Place { ticket: self.next_ticket, state });
+        self.queue.push_back(Place { ticket: self.next_ticket, owner, state });
         self.untold += 1;
         self.present += 1;
         false
@@ -92,6 +95,17 @@ impl Waiters {
             return None;
         }
         let place = self.queue.iter_mut().find(|p| matches!(p.state, State::Waiting(_)))?;
+        self.untold -= 1;
+        match std::mem::replace(&mut place.state, State::Told) {
+            State::Waiting(waker) => Some(waker),
+            State::Told | State::Gone => None,
+        }
+    }
+
+    /// Tells one stream, for which something is reserved (L9).
+    pub(crate) fn tell_owner(&mut self, owner: u32) -> Option<Waker> {
+        let is_it = |p: &&mut Place| p.owner == owner && matches!(p.state, State::Waiting(_));
+        let place = self.queue.iter_mut().find(is_it)?;
         self.untold -= 1;
         match std::mem::replace(&mut place.state, State::Told) {
             State::Waiting(waker) => Some(waker),
@@ -147,8 +161,8 @@ mod tests {
     fn the_longest_waiting_is_told_first_and_only_once() {
         let mut waiters = Waiters::default();
         let (mut first, mut second) = (None, None);
-        waiters.wait(&mut first, Waker::noop().clone(), &mut None);
-        waiters.wait(&mut second, Waker::noop().clone(), &mut None);
+        waiters.wait(&mut first, 0, Waker::noop().clone(), &mut None);
+        waiters.wait(&mut second, 0, Waker::noop().clone(), &mut None);
         assert!(waiters.tell_one().is_some());
         assert!(waiters.leave(&mut first, &mut None), "it had been told");
         assert!(waiters.has_untold());
@@ -160,9 +174,9 @@ mod tests {
     fn a_waiter_that_was_told_may_wait_again() {
         let mut waiters = Waiters::default();
         let mut ticket = None;
-        waiters.wait(&mut ticket, Waker::noop().clone(), &mut None);
+        waiters.wait(&mut ticket, 0, Waker::noop().clone(), &mut None);
         assert!(waiters.tell_one().is_some() && waiters.tell_one().is_none());
-        waiters.wait(&mut ticket, Waker::noop().clone(), &mut None);
+        waiters.wait(&mut ticket, 0, Waker::noop().clone(), &mut None);
         assert!(waiters.tell_one().is_some());
     }
 
@@ -170,11 +184,11 @@ mod tests {
     fn many_that_give_up_behind_one_that_stays_leave_no_trace() {
         let mut waiters = Waiters::default();
         let (mut first, mut last) = (None, None);
-        waiters.wait(&mut first, Waker::noop().clone(), &mut None);
+        waiters.wait(&mut first, 0, Waker::noop().clone(), &mut None);
         for _ in 0..1_000 {
             let mut ticket = None;
-            waiters.wait(&mut ticket, Waker::noop().clone(), &mut None);
-            waiters.wait(&mut last, Waker::noop().clone(), &mut None);
+            waiters.wait(&mut ticket, 0, Waker::noop().clone(), &mut None);
+            waiters.wait(&mut last, 0, Waker::noop().clone(), &mut None);
             waiters.leave(&mut ticket, &mut None);
             waiters.leave(&mut last, &mut None);
         }

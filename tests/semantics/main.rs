@@ -15,6 +15,7 @@ mod expiration;
 mod filters;
 mod leases;
 mod limits;
+mod ordering;
 mod publish;
 mod pull;
 mod resources;

@@ -7,15 +7,19 @@ impl SubscriptionState {
     /// Where its messages are by the words, and what the counts say differently.
     pub(crate) fn audit(&self, head: u64) -> (Places, Vec<String>) {
         let mut places = Places { fresh: head - self.window.cursor(), ..Places::default() };
+        let mut filed = 0;
         for (_, word) in self.window.iter() {
             match word.phase() {
                 Phase::Done => {}
                 Phase::Leased => places.leased += 1,
+                // Looked at, not handed out yet: its key has to wait.
+                Phase::Ready if word.generation() == 0 => filed += 1,
                 Phase::Lapsed | Phase::Ready => places.ready += 1,
                 Phase::Delayed | Phase::BackingOff | Phase::LapsedBackingOff => {
                     places.delayed += 1;
                 }
                 Phase::Forwarding => places.forwarding += 1,
+                Phase::Provisional => places.provisional += 1,
             }
         }
         let mut wrong = Vec::new();
@@ -25,10 +29,12 @@ impl SubscriptionState {
             }
         };
         compare("leased", self.leased, places.leased);
-        compare("deliverable", self.deliverable, places.ready);
+        compare("deliverable", self.deliverable, places.ready + filed);
+        compare("provisional", self.provisional(), places.provisional);
         compare("delayed", self.delayed, places.delayed);
         compare("forwarding", self.forwarding, places.forwarding);
-        compare("live", self.window.live(), places.total() - places.fresh);
+        compare("live", self.window.live(), places.total() - places.fresh + filed);
+        places.fresh += filed;
         (places, wrong)
     }
 

@@ -4,7 +4,7 @@
 //! in the outbox, from which the shell takes it to its topic (L7). If there is no such topic it is
 //! put back as if it could fail once more (DLQ-10).
 
-use super::{LeaseId, Phase, Run, Settled, SubscriptionState};
+use super::{LeaseId, Phase, Run, Settled, SubscriptionState, slot_of};
 use crate::broker::policy::Policy;
 use crate::broker::subscription::Backlog;
 use crate::sync::Arc;
@@ -64,12 +64,18 @@ impl SubscriptionState {
         at: Time,
         not_before: Option<Time>,
         now: Time,
+        backlog: &mut impl Backlog,
     ) {
+        if self.ordering.is_some() {
+            self.rewind(index, backlog);
+        }
         let Some(word) = self.window.get(index) else { return };
         if self.policy.is_exhausted(word.attempts()) {
-            return self.send_away(index, failure, at, None);
+            self.send_away(index, failure, at, None);
+        } else {
+            self.put_back(index, failure, at, not_before, now);
         }
-        self.put_back(index, failure, at, not_before, now);
+        self.settle_key_of(index);
     }
 
     /// Makes a message deliverable again, at once or after its delay (RTY-3).
@@ -125,11 +131,11 @@ impl SubscriptionState {
         match phase {
             Phase::Leased => {
                 self.end_lease(id.index, backlog);
-                self.fail(id.index, Failure::Nack, at, not_before, at);
+                self.fail(id.index, Failure::Nack, at, not_before, at, backlog);
             }
             // It has failed before, by its lapse: only the id dies and a wish may come on top.
             Phase::Lapsed => {
-                self.deliverable -= 1;
+                self.leave_ready(id.index);
                 self.give_back_lapsed(id.index, not_before);
             }
             Phase::LapsedBackingOff => {
@@ -153,6 +159,7 @@ impl SubscriptionState {
         word.set_deadline(due);
         self.deadlines.add(Run { due, first: index, len: 1 });
         self.delayed += 1;
+        self.settle_key_of(index);
     }
 
     /// Sends a delivery to the dead-letter topic, however often it has failed (LIB-102).
@@ -166,11 +173,12 @@ impl SubscriptionState {
         let Some(phase) = self.judge(id) else { return Settled::Stale };
         match phase {
             Phase::Leased => self.end_lease(id.index, backlog),
-            Phase::Lapsed => self.deliverable -= 1,
+            Phase::Lapsed => self.leave_ready(id.index),
             Phase::LapsedBackingOff => self.delayed -= 1,
             _ => return Settled::Stale,
         }
         self.send_away(id.index, Failure::Nack, at, reason);
+        self.settle_key_of(id.index);
         Settled::Done
     }
 
@@ -191,8 +199,7 @@ impl SubscriptionState {
         if self.judge(outgoing.id) != Some(Phase::Forwarding) {
             return;
         }
-        let Some(word) = self.window.get_mut(index) else { return };
-        word.set_phase(Phase::Done);
+        let slot = self.window.get(index).and_then(slot_of);
         self.forwarding -= 1;
         if taken {
             self.ledger.forwarded += 1;
@@ -200,18 +207,32 @@ impl SubscriptionState {
             self.ledger.dropped += 1;
             self.dead_letters_dropped += 1;
         }
-        self.retire(index);
+        self.finish(index);
+        if let Some(slot) = slot {
+            // DLQ-8: the key goes on with the next message.
+            self.settle_key(slot);
+        }
         self.window.trim();
     }
 
     /// The dead-letter topic is not there: the message is delivered again (DLQ-10).
-    pub(crate) fn not_forwarded(&mut self, outgoing: &Outgoing, now: Time) {
+    pub(crate) fn not_forwarded(
+        &mut self,
+        outgoing: &Outgoing,
+        now: Time,
+        backlog: &mut impl Backlog,
+    ) {
         if self.judge(outgoing.id) != Some(Phase::Forwarding) {
             return;
         }
         self.forwarding -= 1;
         let Outgoing { id, failure, failed_at, .. } = outgoing;
+        if self.ordering.is_some() {
+            // A rejection has left later messages of the key alone until now.
+            self.rewind(id.index, backlog);
+        }
         self.put_back(id.index, *failure, *failed_at, None, now.max(*failed_at));
+        self.settle_key_of(id.index);
         self.bound_hints();
     }
 

@@ -34,6 +34,9 @@ impl SubscriptionState {
                 return true;
             }
         }
+        if self.ordering.is_some() && self.drop_filed(backlog) {
+            return true;
+        }
         if self.window.cursor() < head {
             self.window.skip(Word::DONE);
             return true;
@@ -42,6 +45,15 @@ impl SubscriptionState {
             |phase| matches!(phase, Phase::Delayed | Phase::BackingOff | Phase::LapsedBackingOff);
         let delayed = self.window.iter().find(|(_, word)| waits(word.phase()));
         let Some((index, _)) = delayed else { return false };
+        self.take_out(index, backlog);
+        true
+    }
+
+    /// As `drop_one`, where keys have an order: what a pull has come to and nobody has in hand.
+    fn drop_filed(&mut self, backlog: &mut impl Backlog) -> bool {
+        let waits = |phase| matches!(phase, Phase::Ready | Phase::Lapsed);
+        let oldest = self.window.iter().find(|(_, word)| waits(word.phase()));
+        let Some((index, _)) = oldest else { return false };
         self.take_out(index, backlog);
         true
     }

@@ -105,7 +105,10 @@ impl SubscriptionShared {
             match sent {
                 Sent::Taken => state.broker.forwarded(outgoing, true),
                 Sent::InCircles => state.broker.forwarded(outgoing, false),
-                Sent::NoTopic => state.broker.not_forwarded(outgoing, reading.now),
+                Sent::NoTopic => {
+                    let (broker, mut reader) = self.reader(&mut state);
+                    broker.not_forwarded(outgoing, reading.now, &mut reader);
+                }
             }
         }
         self.tell_if_deliverable(&mut state, &mut effects);
