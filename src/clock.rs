@@ -163,6 +163,15 @@ impl Timeline {
         matches!(self.source, Source::Manual(_))
     }
 
+    /// How long a thread has to park so that this clock then shows at least `time`; `None` if time
+    /// alone does not bring it.
+    pub(crate) fn wait_until(&self, time: Time) -> Option<Duration> {
+        if time == Time::NEVER || self.is_manual() {
+            return None;
+        }
+        Some(self.instant_of(time).saturating_duration_since(tokio::time::Instant::now()))
+    }
+
     /// When the driver has to wake so that this clock then shows at least `time`.
     pub(crate) fn instant_of(&self, time: Time) -> tokio::time::Instant {
         let since = time.as_millis().saturating_sub(self.anchor.as_millis());

@@ -63,7 +63,7 @@
 //! - Bad input is an error with a gRPC code, never a panic; every limit is a value.
 //! - Time is a clock of your choice. With a manual one, a month passes in microseconds.
 //!
-//! Not there yet: seek, snapshots, detach, push, graceful close, or server.
+//! Not there yet: seek, snapshots, detach, push, or server.
 //!
 //! What the bus holds is bounded by a [`Budget`]; publishers that find no room wait, in order, or
 //! get their messages back. Each subscription may have a [`BacklogLimit`] of its own.
@@ -116,6 +116,7 @@ mod ack_id;
 mod arena;
 mod attributes;
 mod audit;
+mod blocking;
 mod broker;
 mod budget;
 mod bus;
@@ -126,6 +127,7 @@ mod delivery;
 mod error;
 mod events;
 pub mod filter;
+mod lifecycle;
 mod limits;
 mod message;
 mod name;
@@ -159,6 +161,7 @@ pub use error::{
 };
 pub use events::{EVENT_CAPACITY, Event, Events};
 pub use filter::Filter;
+pub use lifecycle::{Declared, Topology};
 pub use limits::{Limits, NameGrammar};
 pub use message::{Message, MessageId};
 pub use name::MAX_NAME_BYTES;

@@ -7,6 +7,7 @@ use dashmap::DashMap;
 use super::books::Books;
 use super::budget::BusBudget;
 use super::driver;
+use super::lifecycle::Lifecycle;
 use super::subscription::SubscriptionShared;
 use super::timers::{Need, Timers};
 use super::topic::TopicShared;
@@ -18,7 +19,7 @@ use crate::events::{Event, EventSource};
 use crate::limits::Limits;
 use crate::name;
 use crate::subscription::config_checked;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::time::Time;
 use crate::{SubscriptionConfig, TopicConfig};
 
@@ -30,6 +31,9 @@ pub(crate) struct BusCore {
     pub(crate) events: EventSource,
     pub(crate) books: Books,
     pub(crate) budget: BusBudget,
+    pub(crate) lifecycle: Lifecycle,
+    /// Threads that are parked until something happens.
+    pub(crate) parked: Mutex<Vec<std::thread::Thread>>,
     topics: DashMap<Arc<str>, Arc<TopicShared>>,
     subscriptions: DashMap<Arc<str>, Arc<SubscriptionShared>>,
     /// The newest instant that any call has seen.
@@ -51,6 +55,8 @@ impl BusCore {
             events: EventSource::new(),
             books: Books::new(),
             budget: BusBudget::new(budget),
+            lifecycle: Lifecycle::new(),
+            parked: Mutex::new(Vec::new()),
             topics: DashMap::new(),
             subscriptions: DashMap::new(),
             latest: AtomicU64::new(timeline.read().now.as_millis()),
@@ -151,7 +157,7 @@ impl BusCore {
         config: TopicConfig,
     ) -> Result<Arc<TopicShared>, AdminError> {
         name::check(self.limits.names, "topics", name)?;
-        self.check_open()?;
+        self.check_growing()?;
         self.read();
         let taken = || AdminError::AlreadyExists { resource: Resource::Topic, name: name.into() };
         if self.topics.contains_key(name) {
@@ -234,7 +240,7 @@ impl BusCore {
     ) -> Result<Arc<SubscriptionShared>, AdminError> {
         let resource = Resource::Subscription;
         name::check(self.limits.names, "subscriptions", name)?;
-        self.check_open()?;
+        self.check_growing()?;
         let reading = self.read();
         let taken = || AdminError::AlreadyExists { resource, name: name.into() };
         self.check_free(name)?;
@@ -298,6 +304,7 @@ impl BusCore {
         if self.closed.swap(true, Ordering::SeqCst) {
             return;
         }
+        self.begin_close();
         crate::audit::at_close(self);
         for subscription in self.subscriptions() {
             subscription.close();
@@ -311,10 +318,16 @@ impl BusCore {
             sleeper.fire(Reading::at(self.latest()));
         }
         self.events.close();
+        self.lifecycle.look_again();
     }
 
     pub(crate) fn check_open(&self) -> Result<(), AdminError> {
         if self.is_closed() { Err(AdminError::Closed) } else { Ok(()) }
+    }
+
+    /// Nothing is created once closing has begun.
+    fn check_growing(&self) -> Result<(), AdminError> {
+        if self.lifecycle.is_closing() { Err(AdminError::Closed) } else { self.check_open() }
     }
 
     /// After something was put into a registry: if the bus was closed meanwhile, `close` may have

@@ -24,6 +24,8 @@ struct Rest {
     unclaimed: Vec<Published>,
     /// The budget has room again.
     room: Option<Arc<BusCore>>,
+    /// A subscription is quiet, and somebody waits for that.
+    quiet: Option<Arc<BusCore>>,
     /// A full subscription of this topic has room again.
     room_on: Option<Arc<TopicShared>>,
 }
@@ -51,6 +53,11 @@ impl Effects {
         self.rest().room = Some(Arc::clone(core));
     }
 
+    /// Whoever waits for quiet looks again.
+    pub(crate) fn quiet(&mut self, core: &Arc<BusCore>) {
+        self.rest().quiet = Some(Arc::clone(core));
+    }
+
     /// Publishers to a topic may find room on its subscriptions.
     pub(crate) fn room_on(&mut self, topic: &Arc<TopicShared>) {
         self.rest().room_on = Some(Arc::clone(topic));
@@ -65,6 +72,9 @@ impl Effects {
             rest.wakers.into_iter().for_each(wake);
             if let Some(topic) = rest.room_on {
                 topic.tell_first_publisher();
+            }
+            if let Some(core) = rest.quiet {
+                core.lifecycle.look_again();
             }
             if let Some(core) = rest.room {
                 core.room_freed();

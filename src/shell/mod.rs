@@ -8,6 +8,7 @@ pub(crate) mod budget;
 pub(crate) mod core;
 pub(crate) mod driver;
 pub(crate) mod effects;
+pub(crate) mod lifecycle;
 pub(crate) mod matcher;
 pub(crate) mod publishers;
 pub(crate) mod subscription;

@@ -345,6 +345,9 @@ impl SubscriptionShared {
     /// Rounds are of bounded size (L6): a large request takes the lock several times.
     pub(crate) fn lease(&self, request: Request) -> Result<Batch, PullError> {
         let reading = self.core.read();
+        if self.core.lifecycle.is_closing() {
+            return Err(self.closing_error(reading));
+        }
         let mut batch = Batch::default();
         let max = request.max_messages.min(self.core.limits.pull_messages);
         let mut left = max;
@@ -440,6 +443,10 @@ impl SubscriptionShared {
             let waker = waker.clone();
             let reading = Reading::at(self.core.latest());
             let mut state = self.enter(reading).map_err(|end| self.pull_error(end))?;
+            // Asked under the lock, as whoever closes takes it after the mark is set.
+            if self.core.lifecycle.is_closing() {
+                return Err(PullError::Closed);
+            }
             if self.is_starved(&mut state, request.owner) {
                 // A stream at its quota is no waiter (L9).
                 let replaced = state.starved.insert(request.owner, waker);
@@ -681,6 +688,26 @@ impl SubscriptionShared {
         self.end(End::Closed);
     }
 
+    /// Nothing is handed out any more: whoever waits for a message looks again.
+    pub(crate) fn tell_everybody(&self) {
+        let mut effects = Effects::default();
+        self.wake_everybody(&mut self.state.lock(), &mut effects);
+        effects.run();
+    }
+
+    fn wake_everybody(&self, state: &mut State, effects: &mut Effects) {
+        let told: SmallVec<[Waker; 2]> = state.waiters.tell_all().collect();
+        told.iter().for_each(|_| self.core.wake_begun());
+        let starved = std::mem::take(&mut state.starved).into_values();
+        told.into_iter().chain(starved).for_each(|waker| effects.wake(waker));
+    }
+
+    /// Deliveries that nobody has settled.
+    pub(crate) fn outstanding(&self) -> u64 {
+        let reading = Reading::at(self.core.latest());
+        self.enter(reading).map_or(0, |state| state.broker.outstanding())
+    }
+
     fn end(&self, end: End) {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
@@ -688,10 +715,8 @@ impl SubscriptionShared {
             return;
         }
         state.ended = Some(end);
-        let told: SmallVec<[Waker; 2]> = state.waiters.tell_all().collect();
-        told.iter().for_each(|_| self.core.wake_begun());
-        let starved = std::mem::take(&mut state.starved).into_values();
-        told.into_iter().chain(starved).for_each(|waker| effects.wake(waker));
+        self.wake_everybody(&mut state, &mut effects);
+        effects.quiet(&self.core);
         if let Some(key) = state.timer.take() {
             self.core.timers.cancel(key);
         }
@@ -807,6 +832,9 @@ impl SubscriptionShared {
                     effects.wake(waker);
                 }
             }
+        }
+        if self.core.lifecycle.is_watched() && state.broker.outstanding() == 0 {
+            effects.quiet(&self.core);
         }
         if state.blocks && !self.is_full(&state) {
             state.blocks = false;
@@ -931,6 +959,11 @@ impl SubscriptionShared {
                 name: self.name.to_string(),
             },
         }
+    }
+
+    #[cold]
+    fn closing_error(&self, reading: Reading) -> PullError {
+        self.enter(reading).err().map_or(PullError::Closed, |end| self.pull_error(end))
     }
 
     fn pull_error(&self, end: End) -> PullError {

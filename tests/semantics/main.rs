@@ -14,6 +14,7 @@ mod exactly_once;
 mod expiration;
 mod filters;
 mod leases;
+mod lifecycle;
 mod limits;
 mod ordering;
 mod publish;
