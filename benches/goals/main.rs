@@ -11,6 +11,7 @@
 mod calls;
 mod cycle;
 mod fan_out;
+mod filters;
 mod measure;
 mod message;
 mod peers;
@@ -27,6 +28,11 @@ const ROWS: &[Row] = &[
     ("3", cycle::one_at_a_time),
     ("4", fan_out::publish_to_many),
     ("5", fan_out::whole),
+    ("8", filters::equality),
+    ("9", filters::residual),
+    ("10", filters::prefix),
+    ("11", filters::create),
+    ("change", filters::change),
     ("16", message::attributes),
     ("17", message::payload_shared),
     ("18", message::payload_copied),

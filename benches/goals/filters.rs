@@ -1,0 +1,339 @@
+//! Rows 8 to 11: what filters cost a publish, by their number and kind, and what one costs to
+//! create. Matching is the difference between a publish to a topic with filters and the same
+//! publish to the same subscription without any; a message that matches is also delivered.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use siftbus::{Bus, Filter, Message, Subscription, SubscriptionConfig, Topic, TopicConfig};
+
+use crate::measure::{Sample, one_thread, race};
+use crate::table::{Goal, Line, Table};
+
+/// Messages of one run.
+const MESSAGES: usize = 2_000;
+
+/// A topic with one unfiltered subscription, and as many filtered ones as asked for.
+struct Filtered {
+    bus: Bus,
+    topic: Topic,
+    everything: Subscription,
+    filtered: Vec<Subscription>,
+}
+
+fn filtered(count: usize, filter: impl Fn(usize) -> Filter) -> Filtered {
+    let bus = Bus::builder().seed(7).build();
+    one_thread().block_on(async {
+        let topic = bus.create_topic("topic", TopicConfig::new()).await.unwrap();
+        let everything = topic.subscribe("all", SubscriptionConfig::new()).await.unwrap();
+        let mut filtered = Vec::with_capacity(count);
+        for number in 0..count {
+            let config = SubscriptionConfig::new().filter(filter(number));
+            filtered.push(topic.subscribe(&format!("s{number}"), config).await.unwrap());
+        }
+        Filtered { bus, topic, everything, filtered }
+    })
+}
+
+/// Sixteen digits that look random, so that neither table nor processor can foresee them.
+fn value(number: usize) -> String {
+    format!("{:016x}", (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
+/// Messages with three attributes; `correlid` has the value of the filter numbered.
+fn messages(number: impl Fn(usize) -> usize, extra: &'static str) -> Vec<Message> {
+    let message = |nth: usize| {
+        let correlid = value(number(nth));
+        Message::new("x").with_attributes([
+            ("correlid", correlid.as_str()),
+            ("region", "eu"),
+            (extra, "1"),
+        ])
+    };
+    (0..MESSAGES).map(message).collect()
+}
+
+/// A number in `0..count` that is another each time.
+fn spread(nth: usize, count: usize) -> usize {
+    nth.wrapping_mul(7_919) % count
+}
+
+/// No filter has this number.
+fn unknown(nth: usize) -> usize {
+    nth + 1_000_000_000
+}
+
+impl Filtered {
+    fn publish(&self, messages: &[Message], batch: usize) -> Sample {
+        let messages = messages.to_vec();
+        let start = Instant::now();
+        if batch == 1 {
+            for message in messages {
+                self.topic.try_publish(message).unwrap();
+            }
+        } else {
+            let mut messages = messages.into_iter();
+            for _ in 0..MESSAGES / batch {
+                self.topic.try_publish_many(messages.by_ref().take(batch)).unwrap();
+            }
+        }
+        let sample = Sample { time: start.elapsed(), units: MESSAGES };
+        self.everything.try_pull(MESSAGES).unwrap().ack_all();
+        sample
+    }
+
+    /// Empties the filtered subscriptions that may have got something.
+    fn drain(&self) {
+        let count = self.filtered.len();
+        for nth in 0..MESSAGES.min(count) {
+            let numbers = [spread(nth, count)];
+            for number in numbers {
+                self.filtered[number].try_pull(MESSAGES).unwrap().ack_all();
+            }
+        }
+    }
+}
+
+/// One shape of filters at 10 and at 100,000 of them.
+struct Shape {
+    row: &'static str,
+    name: &'static str,
+    filter: fn(usize) -> Filter,
+    /// An attribute besides `correlid` and `region`.
+    extra: &'static str,
+    /// Whether messages have a value that a filter names; they never match in the end.
+    hits: bool,
+    most_nanos: f64,
+    stretch_nanos: f64,
+    most_ratio: f64,
+}
+
+fn match_cost(shape: &Shape, table: &mut Table) {
+    let (none, ten) = (filtered(0, shape.filter), filtered(10, shape.filter));
+    let many = filtered(100_000, shape.filter);
+    let asked = |count: usize| {
+        let hit = move |nth| spread(nth, count);
+        if shape.hits { messages(hit, shape.extra) } else { messages(unknown, shape.extra) }
+    };
+    let (few, lots) = (asked(10), asked(100_000));
+    for (form, batch) in [("one at a time", 1), ("batches of 100", 100)] {
+        let results = race(
+            31,
+            vec![
+                Box::new(|| many.publish(&lots, batch)),
+                Box::new(|| ten.publish(&few, batch)),
+                Box::new(|| none.publish(&lots, batch)),
+            ],
+        );
+        let (at_many, at_ten) = (results.difference(0, 2), results.difference(1, 2));
+        table.add(Line {
+            row: shape.row,
+            what: format!("match with 100,000 filters, {}, {form}", shape.name),
+            ours: format!("{:.1} ns more", at_many),
+            peer: format!("publish without {:.1} ns", results.nanos(2)),
+            judged: at_many,
+            goal: Goal::AtMost(shape.most_nanos),
+            stretch: Goal::AtMost(shape.stretch_nanos),
+        });
+        table.add(Line {
+            row: shape.row,
+            what: format!("100,000 filters against 10, {}, {form}", shape.name),
+            ours: format!("{:.1} ns more", at_many),
+            peer: format!("{:.1} ns more", at_ten),
+            judged: at_many / at_ten.max(1.0),
+            goal: Goal::AtMost(shape.most_ratio),
+            stretch: Goal::Shown,
+        });
+    }
+}
+
+fn conjunction(number: usize) -> Filter {
+    let tested = Filter::has("test").not().unwrap();
+    Filter::eq("correlid", &value(number)).and(&tested).unwrap()
+}
+
+pub(crate) fn equality(table: &mut Table) {
+    let filter = |number| Filter::eq("correlid", &value(number));
+    let shape = Shape {
+        row: "8",
+        name: "k = X, no hit",
+        filter,
+        extra: "kind",
+        hits: false,
+        most_nanos: 40.0,
+        stretch_nanos: 30.0,
+        most_ratio: 1.8,
+    };
+    match_cost(&shape, table);
+    // With a hit: found, compared and delivered, each time to another subscription.
+    let sizes = [10, 1_000, 100_000];
+    let topics = sizes.map(|count| filtered(count, filter));
+    let asked = sizes.map(|count| messages(move |nth| spread(nth, count), "kind"));
+    let run = |at: usize| {
+        let sample = topics[at].publish(&asked[at], 1);
+        topics[at].drain();
+        sample
+    };
+    let results =
+        race(15, vec![Box::new(|| run(2)), Box::new(|| run(1)), Box::new(|| run(0))]);
+    for (at, count) in [(0, "100,000"), (1, "1,000")] {
+        table.add(Line {
+            row: "8",
+            what: format!("publish to one of {count} equality filters and to all, one at a time"),
+            ours: format!("{:.1} ns", results.nanos(at)),
+            peer: format!("one of 10: {:.1} ns", results.nanos(2)),
+            judged: results.ratio(at, 2),
+            goal: Goal::AtMost(1.5),
+            stretch: Goal::Shown,
+        });
+    }
+}
+
+pub(crate) fn residual(table: &mut Table) {
+    let shape = Shape {
+        row: "9",
+        name: "k = X AND NOT test, hit and checked",
+        filter: conjunction,
+        extra: "test",
+        hits: true,
+        most_nanos: 100.0,
+        stretch_nanos: 60.0,
+        most_ratio: 2.5,
+    };
+    match_cost(&shape, table);
+}
+
+pub(crate) fn prefix(table: &mut Table) {
+    let shape = Shape {
+        row: "10",
+        name: "prefixes of one length",
+        filter: |number| Filter::prefix("correlid", &value(number)[..12]),
+        extra: "kind",
+        hits: false,
+        most_nanos: 45.0,
+        stretch_nanos: 30.0,
+        most_ratio: 1.8,
+    };
+    match_cost(&shape, table);
+    let of = |lengths: usize| {
+        filtered(100_000, move |number| {
+            let length = 8 + number % lengths;
+            Filter::prefix("correlid", &value(number)[..length])
+        })
+    };
+    let (one, eight) = (of(1), of(8));
+    let asked = messages(unknown, "kind");
+    let results = race(
+        31,
+        vec![Box::new(|| eight.publish(&asked, 1)), Box::new(|| one.publish(&asked, 1))],
+    );
+    table.add(Line {
+        row: "10",
+        what: "each further length of 100,000 prefixes".into(),
+        ours: format!("{:.1} ns with 8 lengths", results.nanos(0)),
+        peer: format!("{:.1} ns with one", results.nanos(1)),
+        judged: results.difference(0, 1) / 7.0,
+        goal: Goal::AtMost(15.0),
+        stretch: Goal::AtMost(10.0),
+    });
+}
+
+pub(crate) fn create(table: &mut Table) {
+    let runtime = one_thread();
+    let names: Vec<String> = (0..10_000).map(|number| format!("more-{number}")).collect();
+    let configs: Vec<_> = (0..10_000)
+        .map(|number| SubscriptionConfig::new().filter(Filter::eq("correlid", &value(number))))
+        .collect();
+    let create = || {
+        let bus = Bus::new();
+        runtime.block_on(async {
+            let topic = bus.create_topic("topic", TopicConfig::new()).await.unwrap();
+            let configs = configs.clone();
+            let start = Instant::now();
+            for (name, config) in names.iter().zip(configs) {
+                topic.subscribe(name, config).await.unwrap();
+            }
+            Sample { time: start.elapsed(), units: names.len() }
+        })
+    };
+    let results = race(9, vec![Box::new(create)]);
+    table.add(Line {
+        row: "11",
+        what: "create a filtered subscription, 10,000 on one topic".into(),
+        ours: format!("{:.0} ns", results.nanos(0)),
+        peer: String::new(),
+        judged: results.nanos(0) / 1e3,
+        goal: Goal::AtMost(2.0),
+        stretch: Goal::AtMost(1.0),
+    });
+}
+
+/// Subscriptions come and go beside a publisher; equal filters are evaluated once.
+pub(crate) fn change(table: &mut Table) {
+    const PER_SECOND: usize = 50_000;
+    let topic = filtered(100_000, |number| Filter::eq("correlid", &value(number)));
+    let asked = messages(unknown, "kind");
+    let (stop, running) = (AtomicBool::new(false), AtomicBool::new(false));
+    let changes = AtomicUsize::new(0);
+    let results = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let runtime = one_thread();
+            while !stop.load(Ordering::Relaxed) {
+                let start = Instant::now();
+                let mut done = 0;
+                while running.load(Ordering::Relaxed) && !stop.load(Ordering::Relaxed) {
+                    let due = start.elapsed().as_secs_f64() * PER_SECOND as f64;
+                    if due as usize <= done {
+                        std::hint::spin_loop();
+                        continue;
+                    }
+                    let filter = Filter::eq("correlid", &value(done + 2_000_000_000));
+                    let config = SubscriptionConfig::new().filter(filter);
+                    runtime.block_on(async {
+                        let comes = topic.topic.subscribe("comes and goes", config).await.unwrap();
+                        comes.delete().await.unwrap();
+                    });
+                    done += 2;
+                    changes.fetch_add(2, Ordering::Relaxed);
+                }
+                std::hint::spin_loop();
+            }
+        });
+        let run = |busy: bool| {
+            running.store(busy, Ordering::Relaxed);
+            topic.publish(&asked, 1)
+        };
+        let results = race(201, vec![Box::new(|| run(true)), Box::new(|| run(false))]);
+        stop.store(true, Ordering::Relaxed);
+        results
+    });
+    table.add(Line {
+        row: "change",
+        what: format!(
+            "publish beside subscribe + delete at 50,000 a second ({} done)",
+            changes.load(Ordering::Relaxed)
+        ),
+        ours: format!("{:.1} ns", results.nanos(0)),
+        peer: format!("alone {:.1} ns", results.nanos(1)),
+        judged: results.ratio(0, 1),
+        goal: Goal::AtMost(1.2),
+        stretch: Goal::Shown,
+    });
+    drop(topic.bus);
+    let one = filtered(1, |_| conjunction(0));
+    let copies = filtered(100_000, |_| conjunction(0));
+    let asked = messages(|_| 0, "test");
+    let results = race(
+        31,
+        vec![Box::new(|| copies.publish(&asked, 1)), Box::new(|| one.publish(&asked, 1))],
+    );
+    table.add(Line {
+        row: "change",
+        what: "100,000 copies of one filter against one".into(),
+        ours: format!("{:.1} ns", results.nanos(0)),
+        peer: format!("{:.1} ns", results.nanos(1)),
+        judged: results.ratio(0, 1),
+        goal: Goal::AtMost(1.2),
+        stretch: Goal::AtMost(1.05),
+    });
+}
