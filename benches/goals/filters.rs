@@ -174,8 +174,7 @@ pub(crate) fn equality(table: &mut Table) {
         topics[at].drain();
         sample
     };
-    let results =
-        race(15, vec![Box::new(|| run(2)), Box::new(|| run(1)), Box::new(|| run(0))]);
+    let results = race(15, vec![Box::new(|| run(2)), Box::new(|| run(1)), Box::new(|| run(0))]);
     for (at, count) in [(0, "100,000"), (1, "1,000")] {
         table.add(Line {
             row: "8",
@@ -223,10 +222,8 @@ pub(crate) fn prefix(table: &mut Table) {
     };
     let (one, eight) = (of(1), of(8));
     let asked = messages(unknown, "kind");
-    let results = race(
-        31,
-        vec![Box::new(|| eight.publish(&asked, 1)), Box::new(|| one.publish(&asked, 1))],
-    );
+    let results =
+        race(31, vec![Box::new(|| eight.publish(&asked, 1)), Box::new(|| one.publish(&asked, 1))]);
     table.add(Line {
         row: "10",
         what: "each further length of 100,000 prefixes".into(),
@@ -323,10 +320,8 @@ pub(crate) fn change(table: &mut Table) {
     let one = filtered(1, |_| conjunction(0));
     let copies = filtered(100_000, |_| conjunction(0));
     let asked = messages(|_| 0, "test");
-    let results = race(
-        31,
-        vec![Box::new(|| copies.publish(&asked, 1)), Box::new(|| one.publish(&asked, 1))],
-    );
+    let results =
+        race(31, vec![Box::new(|| copies.publish(&asked, 1)), Box::new(|| one.publish(&asked, 1))]);
     table.add(Line {
         row: "change",
         what: "100,000 copies of one filter against one".into(),

@@ -39,6 +39,10 @@ pub(crate) struct FilterIndex<T> {
     keys: Slab<KeyEntry>,
     by_key: HashIndex,
     nodes: Slab<Node<T>>,
+    /// For each node.
+    filings: Slab<Filing>,
+    /// Attributes whose names are all there are, while they are few: the beginning of each name.
+    few_names: SmallVec<[(u64, u32); MAX_FEW_NAMES]>,
     always: Vec<u32>,
     unguarded: Vec<u32>,
     groups: Slab<Group>,
@@ -46,6 +50,8 @@ pub(crate) struct FilterIndex<T> {
     by_guard: HashMap<Literal, u32>,
     /// Fields with filters of the form "all but", in the order in which they came to have some.
     exclusions: Vec<u32>,
+    /// How many places are in lists that no key leads to.
+    keyless: usize,
     counts: Counts,
     /// How many filters were ever inserted.
     version: u64,
@@ -130,21 +136,34 @@ struct Group {
     nodes: Vec<u32>,
 }
 
+/// What a look needs of a filter: one cache line for most.
 #[derive(Debug)]
 struct Node<T> {
     value: T,
     /// Stands under several keys, so it can be found more than once.
     is_repeated: bool,
-    residual: Option<Arc<Program<u32>>>,
-    places: SmallVec<[Place; 1]>,
-    filed: Arc<Filed>,
+    residual: Residual,
 }
 
-/// What a filter looked like when it was filed.
+/// What is left to check of a filter that was found.
 #[derive(Debug)]
-struct Filed {
+enum Residual {
+    Nothing,
+    /// A single test, in place.
+    One {
+        field: u32,
+        check: Check,
+        holds: bool,
+    },
+    Program(Box<Program<u32>>),
+}
+
+/// What a change needs of a filter, under the number of its node.
+#[derive(Debug)]
+struct Filing {
+    places: SmallVec<[Place; 1]>,
     normal: Arc<Normal>,
-    kind: Standing,
+    standing: Standing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,11 +235,14 @@ impl<T: Copy> FilterIndex<T> {
             keys: Slab::new(),
             by_key: HashIndex::default(),
             nodes: Slab::new(),
+            filings: Slab::new(),
+            few_names: SmallVec::new(),
             always: Vec::new(),
             unguarded: Vec::new(),
             groups: Slab::new(),
             by_guard: HashMap::new(),
             exclusions: Vec::new(),
+            keyless: 0,
             counts: Counts::default(),
             version: 0,
         }
@@ -250,10 +272,11 @@ impl<T: Copy> FilterIndex<T> {
         self.version += 1;
         normal.literals(&mut |literal| self.use_field(&literal.field));
         let plan = self.plan(&normal);
-        let filed = Arc::new(Filed { normal, kind: standing(&plan) });
-        let node =
-            Node { value, is_repeated: false, residual: None, places: SmallVec::new(), filed };
+        let node = Node { value, is_repeated: false, residual: Residual::Nothing };
         let number = self.nodes.insert(node) as u32;
+        let standing = standing(&plan);
+        // Both are changed together, so they give out the same numbers.
+        self.filings.insert(Filing { places: SmallVec::new(), normal, standing });
         self.file(number, plan);
         number
     }
@@ -264,11 +287,13 @@ impl<T: Copy> FilterIndex<T> {
             return;
         }
         self.unfile(number);
-        let node = self.nodes.remove(number as usize);
-        node.filed.normal.literals(&mut |literal| self.leave_field(&literal.field));
+        self.nodes.remove(number as usize);
+        let filing = self.filings.remove(number as usize);
+        filing.normal.literals(&mut |literal| self.leave_field(&literal.field));
         if self.nodes.is_empty() {
             // What stays empty for long should not keep what it once needed.
             self.nodes = Slab::new();
+            self.filings = Slab::new();
             self.keys = Slab::new();
             self.fields = Slab::new();
         }
@@ -284,51 +309,93 @@ impl<T: Copy> FilterIndex<T> {
 
     fn matching_chunk<S: Subject>(&self, messages: &[S], mut found: impl FnMut(u32, T)) {
         let mut facts: SmallVec<[Fact<'_>; 8]> = SmallVec::new();
+        if let [message] = messages {
+            self.collect_facts(message, &mut facts);
+            let mut keys: SmallVec<[u32; 8]> = SmallVec::new();
+            for (fact, at) in facts.iter().zip(0..) {
+                self.look_up(fact, |kind, length, image, hash| {
+                    let probe = self.by_key.probe(hash);
+                    let pending = Pending { fact: at, message: 0, kind, length, image, probe };
+                    keys.extend(self.resolve(&pending, fact));
+                });
+            }
+            self.judge(&facts, keys.into_iter(), &mut |value| found(0, value));
+            return;
+        }
         let mut ends: SmallVec<[u32; BATCH]> = SmallVec::new();
-        let mut pending: SmallVec<[Pending; 8]> = SmallVec::new();
-        // First everything that the look-ups need, then their first slots, then the rest: misses
+        let mut pending: SmallVec<[Pending; BATCH]> = SmallVec::new();
+        // First everything that the look-ups need, with their first slots, then the rest: misses
         // of one overlap with those of the others.
         for (message, at) in messages.iter().zip(0..) {
             let first = facts.len();
             self.collect_facts(message, &mut facts);
-            for fact in first..facts.len() {
-                self.collect_probes(&facts, fact, at, &mut pending);
+            for (fact, number) in facts.iter().zip(0..).skip(first) {
+                self.look_up(fact, |kind, length, image, hash| {
+                    let probe = self.by_key.probe(hash);
+                    pending.push(Pending { fact: number, message: at, kind, length, image, probe });
+                });
             }
             ends.push(facts.len() as u32);
         }
-        let mut hits: SmallVec<[(u32, u32); 8]> = SmallVec::new();
+        let mut hits: SmallVec<[(u32, u32); BATCH]> = SmallVec::new();
         for look_up in &pending {
-            if let Some(key) = self.resolve(look_up, &facts) {
+            let fact = facts.get(look_up.fact as usize);
+            if let Some(key) = fact.and_then(|fact| self.resolve(look_up, fact)) {
                 hits.push((look_up.message, key));
             }
         }
-        let mut begin = 0;
-        let mut hits = hits.into_iter().peekable();
+        let (mut begin, mut judged) = (0, 0);
         for (&end, at) in ends.iter().zip(0..) {
             let own = facts.get(begin..end as usize).unwrap_or_default();
             begin = end as usize;
-            let mut repeated: SmallVec<[u32; 32]> = SmallVec::new();
-            let mut look = |number: u32| {
-                let Some(node) = self.nodes.get(number as usize) else { return };
-                if node.is_repeated {
-                    repeated.push(number);
-                } else if node.holds(own) {
-                    found(at, node.value);
-                }
-            };
-            while let Some((_, key)) = hits.next_if(|(message, _)| *message == at) {
-                let list = self.keys.get(key as usize).map(|entry| &entry.list);
-                list.map_or(&[][..], List::as_slice).iter().for_each(|&number| look(number));
+            let rest = hits.get(judged..).unwrap_or_default();
+            let count = rest.iter().take_while(|(message, _)| *message == at).count();
+            judged += count;
+            let keys = rest.iter().take(count).map(|(_, key)| *key);
+            self.judge(own, keys, &mut |value| found(at, value));
+        }
+    }
+
+    /// Looks at the filters behind `keys`, and at those that no key leads to.
+    #[inline]
+    fn judge(
+        &self,
+        facts: &[Fact<'_>],
+        keys: impl ExactSizeIterator<Item = u32>,
+        found: &mut impl FnMut(T),
+    ) {
+        if keys.len() == 0 && !self.has_keyless() {
+            return;
+        }
+        let mut repeated: SmallVec<[u32; 16]> = SmallVec::new();
+        let mut look = |number: u32| {
+            let Some(node) = self.nodes.get(number as usize) else { return };
+            if node.is_repeated {
+                repeated.push(number);
+            } else if node.holds(facts) {
+                found(node.value);
             }
-            self.look_without_keys(own, &mut look);
-            repeated.sort_unstable();
-            repeated.dedup();
-            for number in repeated {
-                if let Some(node) = self.nodes.get(number as usize).filter(|node| node.holds(own)) {
-                    found(at, node.value);
-                }
+        };
+        for key in keys {
+            let list = self.keys.get(key as usize).map(|entry| &entry.list);
+            list.map_or(&[][..], List::as_slice).iter().for_each(|&number| look(number));
+        }
+        if self.has_keyless() {
+            self.look_without_keys(facts, &mut look);
+        }
+        repeated.sort_unstable();
+        repeated.dedup();
+        for number in repeated {
+            if let Some(node) = self.nodes.get(number as usize).filter(|node| node.holds(facts)) {
+                found(node.value);
             }
         }
+    }
+
+    /// Whether any filter is found otherwise than by a key of its own.
+    #[inline]
+    fn has_keyless(&self) -> bool {
+        self.keyless > 0
     }
 
     /// Candidates that no key leads to.
@@ -382,47 +449,34 @@ impl<T: Copy> FilterIndex<T> {
         }
     }
 
+    /// Calls `look_up` with kind, length, image and hash of everything to look up for a fact.
     #[inline]
-    fn collect_probes(
-        &self,
-        facts: &[Fact<'_>],
-        at: usize,
-        message: u32,
-        pending: &mut SmallVec<[Pending; 8]>,
-    ) {
-        let Some(fact) = facts.get(at) else { return };
+    fn look_up(&self, fact: &Fact<'_>, mut look_up: impl FnMut(Kind, u32, u64, u64)) {
         let Some(entry) = self.fields.get(fact.field as usize) else { return };
         let text = fact.text();
-        let mut push = |kind, length: usize, image, hash| {
-            let probe = self.by_key.probe(hash);
-            let (fact, length) = (at as u32, length as u32);
-            pending.push(Pending { fact, message, kind, length, image, probe });
-        };
         if entry.equal > 0 {
             let hash = self.hash_text(fact.field, Kind::Equal, text);
-            push(Kind::Equal, text.len(), 0, hash);
+            look_up(Kind::Equal, text.len() as u32, 0, hash);
         }
         for (length, part) in entry.prefixes.parts(|length| text.get(..length)) {
-            push(Kind::Prefix, length, 0, self.hash_text(fact.field, Kind::Prefix, part));
+            look_up(Kind::Prefix, length, 0, self.hash_text(fact.field, Kind::Prefix, part));
         }
         let tail = |length| text.len().checked_sub(length).and_then(|from| text.get(from..));
         for (length, part) in entry.suffixes.parts(tail) {
-            push(Kind::Suffix, length, 0, self.hash_text(fact.field, Kind::Suffix, part));
+            look_up(Kind::Suffix, length, 0, self.hash_text(fact.field, Kind::Suffix, part));
         }
         if !entry.numbers.0.is_empty()
             && let Some(number) = fact.number()
         {
             for &(bits, _) in &entry.numbers.0 {
                 let image = upper(number.image(), bits);
-                let hash = self.hash_number(fact.field, bits, image);
-                push(Kind::Number, bits as usize, image, hash);
+                look_up(Kind::Number, bits, image, self.hash_number(fact.field, bits, image));
             }
         }
     }
 
     #[inline]
-    fn resolve(&self, look_up: &Pending, facts: &[Fact<'_>]) -> Option<u32> {
-        let fact = facts.get(look_up.fact as usize)?;
+    fn resolve(&self, look_up: &Pending, fact: &Fact<'_>) -> Option<u32> {
         let text = fact.text();
         let length = look_up.length as usize;
         let part = match look_up.kind {
@@ -453,10 +507,18 @@ impl<T: Copy> FilterIndex<T> {
 
     #[inline]
     fn find_name(&self, name: &[u8]) -> Option<u32> {
-        self.names.find(self.names.probe(self.hash_name(name)), |field| {
-            let known = self.fields.get(field as usize).map(|entry| &entry.field);
-            matches!(known, Some(Field::Attribute(known)) if known.as_bytes() == name)
-        })
+        if self.few_names.len() < MAX_FEW_NAMES {
+            let begin = beginning(name);
+            let alike = self.few_names.iter().filter(|(other, _)| *other == begin);
+            return alike.map(|(_, field)| *field).find(|field| self.has_name(*field, name));
+        }
+        self.names.find(self.names.probe(self.hash_name(name)), |field| self.has_name(field, name))
+    }
+
+    #[inline]
+    fn has_name(&self, field: u32, name: &[u8]) -> bool {
+        let known = self.fields.get(field as usize).map(|entry| &entry.field);
+        matches!(known, Some(Field::Attribute(known)) if known.as_bytes() == name)
     }
 
     fn find_field(&self, field: &Field) -> Option<u32> {
@@ -571,43 +633,53 @@ impl<T: Copy> FilterIndex<T> {
         let standing = standing(&plan);
         *self.counts.of(standing) += 1;
         self.counts.entries += plan.route.entries();
-        let residual = plan.residual.as_ref().map(|normal| {
-            let mut name = |field: &Field| self.find_field(field).unwrap_or(u32::MAX);
-            Arc::new(Program::of_normal(normal, &mut name))
-        });
+        let residual = self.residual_of(plan.residual.as_ref());
         let lists = self.lists_of(&plan.route);
         let mut places = SmallVec::with_capacity(lists.len());
         for list in lists {
-            let nodes = self.list(list);
-            places.push(Place { list, at: nodes.len() as u32 });
+            let at = self.list(list).len() as u32;
+            places.push(Place { list, at });
+            self.keyless += usize::from(!matches!(list, ListId::Key(_)));
             self.push(list, number);
         }
         if let Some(node) = self.nodes.get_mut(number as usize) {
             node.is_repeated = places.len() > 1;
-            node.places = places;
             node.residual = residual;
-            if node.filed.kind != standing {
-                let normal = Arc::clone(&node.filed.normal);
-                node.filed = Arc::new(Filed { normal, kind: standing });
-            }
+        }
+        if let Some(filing) = self.filings.get_mut(number as usize) {
+            filing.places = places;
+            filing.standing = standing;
         }
         self.choose_again(number);
     }
 
+    fn residual_of(&self, normal: Option<&Normal>) -> Residual {
+        let name = |field: &Field| self.find_field(field).unwrap_or(u32::MAX);
+        match normal {
+            None => Residual::Nothing,
+            Some(Normal::Literal(Literal { field, test, holds })) => {
+                Residual::One { field: name(field), check: Check::of(test), holds: *holds }
+            }
+            Some(normal) => {
+                Residual::Program(Box::new(Program::of_normal(normal, &mut |field| name(field))))
+            }
+        }
+    }
+
     /// Takes a node out of all lists it stands in.
     fn unfile(&mut self, number: u32) {
-        let Some(node) = self.nodes.get_mut(number as usize) else { return };
-        let places = std::mem::take(&mut node.places);
-        let standing = node.filed.kind;
-        *self.counts.of(standing) -= 1;
+        let Some(filing) = self.filings.get_mut(number as usize) else { return };
+        let places = std::mem::take(&mut filing.places);
+        *self.counts.of(filing.standing) -= 1;
         self.counts.entries -= places.len();
-        let excluded = match &*node.filed.normal {
+        let excluded = match &*filing.normal {
             Normal::Literal(Literal { field, test: Test::Eq(value), holds: false }) => {
                 Some((field.clone(), value.clone()))
             }
             _ => None,
         };
         for Place { list, at } in places {
+            self.keyless -= usize::from(!matches!(list, ListId::Key(_)));
             self.swap_remove(list, at);
         }
         if let Some((field, value)) = excluded
@@ -620,19 +692,19 @@ impl<T: Copy> FilterIndex<T> {
 
     /// When a list has doubled, those in it may have become cheaper to find elsewhere.
     fn choose_again(&mut self, number: u32) {
-        let Some(node) = self.nodes.get(number as usize) else { return };
-        let crowded = node.places.iter().find(|place| {
+        let Some(filing) = self.filings.get(number as usize) else { return };
+        let crowded = filing.places.iter().find(|place| {
             let length = self.list(place.list).len();
             length >= CROWDED && length.is_power_of_two()
         });
         let Some(list) = crowded.map(|place| place.list) else { return };
         let limit = self.list(list).len() as u64 / WORTH_MOVING;
         for other in self.list(list).to_vec() {
-            let Some(node) = self.nodes.get(other as usize) else { continue };
-            if node.residual.is_none() {
+            let Some(filing) = self.filings.get(other as usize) else { continue };
+            if filing.standing == Standing::Exact {
                 continue;
             }
-            let normal = Arc::clone(&node.filed.normal);
+            let normal = Arc::clone(&filing.normal);
             let plan = self.plan(&normal);
             let Route::Keys(keys) = &plan.route else { continue };
             if keys.iter().map(|key| self.cost(key)).sum::<u64>() < limit {
@@ -735,9 +807,10 @@ impl<T: Copy> FilterIndex<T> {
                 }
             }
             ListId::AllBut(field) => {
-                let normal = self.nodes.get(number as usize).map(|node| Arc::clone(&node.filed));
+                let filing = self.filings.get(number as usize);
+                let normal = filing.map(|filing| Arc::clone(&filing.normal));
                 if let Some(Normal::Literal(Literal { test: Test::Eq(value), .. })) =
-                    normal.as_ref().map(|filed| &*filed.normal)
+                    normal.as_deref()
                 {
                     let key = self.key(field, Kind::AllBut, value.clone());
                     self.push(ListId::Key(key), number);
@@ -779,8 +852,8 @@ impl<T: Copy> FilterIndex<T> {
                 nodes.get(at as usize).copied()
             }),
         };
-        if let Some(node) = moved.and_then(|moved| self.nodes.get_mut(moved as usize))
-            && let Some(place) = node.places.iter_mut().find(|place| place.list == list)
+        if let Some(filing) = moved.and_then(|moved| self.filings.get_mut(moved as usize))
+            && let Some(place) = filing.places.iter_mut().find(|place| place.list == list)
         {
             place.at = at;
         }
@@ -807,7 +880,10 @@ impl<T: Copy> FilterIndex<T> {
         }
         let at = self.fields.insert(FieldEntry::new(field.clone())) as u32;
         match field {
-            Field::Attribute(name) => self.names.insert(self.hash_name(name.as_bytes()), at),
+            Field::Attribute(name) => {
+                self.names.insert(self.hash_name(name.as_bytes()), at);
+                self.refresh_few_names();
+            }
             Field::OrderingKey => self.ordering_key = Some(at),
             Field::DataSize => self.data_size = Some(at),
             Field::AttributeCount => self.attribute_count = Some(at),
@@ -823,23 +899,44 @@ impl<T: Copy> FilterIndex<T> {
         }
         self.fields.remove(at as usize);
         match field {
-            Field::Attribute(name) => self.names.remove(self.hash_name(name.as_bytes()), at),
+            Field::Attribute(name) => {
+                self.names.remove(self.hash_name(name.as_bytes()), at);
+                self.refresh_few_names();
+            }
             Field::OrderingKey => self.ordering_key = None,
             Field::DataSize => self.data_size = None,
             Field::AttributeCount => self.attribute_count = None,
         }
     }
 
+    /// Lists the names while there are few; a full list means that there may be more.
+    fn refresh_few_names(&mut self) {
+        self.few_names.clear();
+        if self.fields.len() > MAX_FEW_NAMES {
+            self.few_names.resize(MAX_FEW_NAMES, (0, u32::MAX));
+            return;
+        }
+        let names = self.fields.iter().filter_map(|(at, entry)| match &entry.field {
+            Field::Attribute(name) => Some((beginning(name.as_bytes()), at as u32)),
+            _ => None,
+        });
+        self.few_names = names.collect();
+    }
+
     /// Bytes that the index takes, the filters' own texts and trees excepted.
     pub(crate) fn memory(&self) -> usize {
         let lists = self.keys.iter().map(|(_, entry)| entry.list.memory()).sum::<usize>();
-        let residuals = self.nodes.iter().filter_map(|(_, node)| node.residual.as_ref());
-        let residuals = residuals.map(|program| program.memory()).sum::<usize>();
+        let residuals = self.nodes.iter().map(|(_, node)| match &node.residual {
+            Residual::Program(program) => program.memory(),
+            _ => 0,
+        });
+        let residuals = residuals.sum::<usize>();
         self.names.memory()
             + self.by_key.memory()
             + self.fields.capacity() * size_of::<FieldEntry>()
             + self.keys.capacity() * size_of::<KeyEntry>()
             + self.nodes.capacity() * size_of::<Node<T>>()
+            + self.filings.capacity() * size_of::<Filing>()
             + lists
             + residuals
     }
@@ -848,10 +945,15 @@ impl<T: Copy> FilterIndex<T> {
 impl<T> Node<T> {
     #[inline]
     fn holds(&self, facts: &[Fact<'_>]) -> bool {
-        self.residual.as_ref().is_none_or(|residual| {
-            residual
-                .run(|field| facts.iter().find(|fact| fact.field == *field).map(|fact| fact.value))
-        })
+        let lookup =
+            |field: &u32| facts.iter().find(|fact| fact.field == *field).map(|fact| fact.value);
+        match &self.residual {
+            Residual::Nothing => true,
+            Residual::One { field, check, holds } => {
+                lookup(field).is_some_and(|value| check.holds(value)) == *holds
+            }
+            Residual::Program(program) => program.run(lookup),
+        }
     }
 }
 
@@ -923,12 +1025,11 @@ impl Lengths {
     fn parts<'v>(
         &self,
         part: impl Fn(usize) -> Option<&'v [u8]>,
-    ) -> impl Iterator<Item = (usize, &'v [u8])> {
+    ) -> impl Iterator<Item = (u32, &'v [u8])> {
         // Sorted: the first length that is too long ends it.
-        self.0.iter().map_while(move |(length, _)| {
-            let length = *length as usize;
-            part(length).map(|part| (length, part))
-        })
+        self.0
+            .iter()
+            .map_while(move |(length, _)| part(*length as usize).map(|part| (*length, part)))
     }
 }
 
@@ -1009,6 +1110,15 @@ fn standing(plan: &Plan) -> Standing {
     }
 }
 
+/// Length and first bytes of a name, so that most that differ are told apart by one comparison.
+#[inline]
+fn beginning(name: &[u8]) -> u64 {
+    match name.first_chunk::<8>() {
+        Some(first) => u64::from_le_bytes(*first) ^ ((name.len() as u64) << 56),
+        None => name.iter().fold(name.len() as u64, |sum, byte| sum << 8 | u64::from(*byte)),
+    }
+}
+
 /// How a range of numbers is written as a key: its bits and its image, in hexadecimal.
 #[inline]
 fn number_name(bits: u32, image: u64) -> [u8; 18] {
@@ -1026,6 +1136,9 @@ fn number_name(bits: u32, image: u64) -> [u8; 18] {
 fn number_bits(name: &str) -> u32 {
     name.get(..2).and_then(|bits| u32::from_str_radix(bits, 16).ok()).unwrap_or_default()
 }
+
+/// So many names of attributes are compared one by one, which is cheaper than hashing.
+const MAX_FEW_NAMES: usize = 8;
 
 /// Messages whose look-ups overlap.
 const BATCH: usize = 16;

@@ -61,6 +61,11 @@ impl<T: Copy> Matches<T> {
         self.version
     }
 
+    /// Whether none of the messages matches anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.hits.is_empty()
+    }
+
     /// What the message at a position matches; positions are asked for in order.
     pub(crate) fn take(&mut self, message: u32) -> &[(u32, T)] {
         let rest = self.hits.get(self.taken..).unwrap_or_default();
@@ -100,11 +105,18 @@ impl<T: Copy> Matcher<T> {
         self.read(|index| index.matching(std::slice::from_ref(message), |_, value| found(value)));
     }
 
-    /// How many filters stand where, and the bytes that both copies take.
-    pub(crate) fn figures(&self) -> (Counts, usize) {
-        let mut figures = (Counts::default(), 0);
-        self.read(|index| figures = (index.counts(), index.memory() * self.copies.len()));
-        figures
+    /// How many filters stand where.
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.read(|index| counts = index.counts());
+        counts
+    }
+
+    /// Bytes that both copies take; looks at every filter.
+    pub(crate) fn memory(&self) -> usize {
+        let mut bytes = 0;
+        self.read(|index| bytes = index.memory() * self.copies.len());
+        bytes
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry<T>> {

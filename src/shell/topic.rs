@@ -263,7 +263,7 @@ impl TopicShared {
         let count = messages.len();
         let first = self.core.take_ids(count as u64);
         let mut published = Stamped { messages, next: first, time };
-        let recipients = if !state.views.is_empty() {
+        let recipients = if !state.views.have_none(&matches) {
             state.append_matching(count, published, matches, &self.matcher, &mut effects)
         } else if state.log.keeps_new() {
             state.log.append_all(count, || published.take());
@@ -389,7 +389,7 @@ impl TopicShared {
     /// Whether the index may have one filter more (LIB-201, LIB-202). The registry is held.
     fn check_index(&self, normal: &Normal, name: &str) -> Result<(), AdminError> {
         let limits = &self.core.limits;
-        let (before, _) = self.matcher.figures();
+        let before = self.matcher.counts();
         let after = self.matcher.counts_with(normal);
         let max = limits.weak_filters_per_topic;
         if after.weak() > before.weak() && after.weak() > max {

@@ -244,7 +244,7 @@ fn kinds_are_told_apart() {
         let normal = Filter::parse_extended(text).unwrap().normal();
         let mut index = FilterIndex::new(0);
         let number = index.insert(Arc::new(normal), ());
-        assert_eq!(index.nodes[number as usize].filed.kind, expected, "{text}");
+        assert_eq!(index.filings[number as usize].standing, expected, "{text}");
     }
 }
 

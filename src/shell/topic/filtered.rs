@@ -31,8 +31,11 @@ pub(super) struct Views {
 }
 
 impl Views {
-    pub(super) fn is_empty(&self) -> bool {
-        self.views.is_empty()
+    /// Whether no view gets anything of these messages.
+    #[inline]
+    pub(super) fn have_none(&self, matches: &Matches) -> bool {
+        let is_decided = matches.version() >= self.version || self.views.is_empty();
+        is_decided && (matches.is_empty() || self.views.is_empty())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &FilteredView> {
