@@ -81,6 +81,7 @@
 //! | answer for them | [`Deliveries`] (a batch), [`Delivery`] (one), [`Outcome`] |
 //! | answer by id, from anywhere | [`AckId`], [`Subscription::acknowledge`] |
 //! | say which messages | [`Filter`], and [`filter`] for its grammar and errors |
+//! | see why a message would reach whom | [`Topic::explain`], [`Topic::would_match`], [`Topic::lint`], [`Topic::filter_stats`] |
 //! | configure | [`TopicConfig`], [`SubscriptionConfig`], [`FlowControl`], [`Expiration`] |
 //! | bound | [`Limits`]: presets `embedded` and `google`; [`Budget`], [`BacklogLimit`] |
 //! | ask and be answered | [`Requester`], [`reply()`] |
@@ -126,6 +127,7 @@ mod counters;
 mod delivery;
 mod error;
 mod events;
+mod explain;
 pub mod filter;
 mod lifecycle;
 mod limits;
@@ -160,6 +162,7 @@ pub use error::{
     PublishReason, PullError, ReplyError, RequestError, Resource,
 };
 pub use events::{EVENT_CAPACITY, Event, Events};
+pub use explain::{Explanation, FailedClause, FilterLint, FilterStats, SubscriptionExplanation};
 pub use filter::Filter;
 pub use lifecycle::{Declared, Topology};
 pub use limits::{Limits, NameGrammar};

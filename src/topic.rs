@@ -4,6 +4,8 @@ use crate::attributes::RESERVED_KEY_PREFIX;
 use crate::config::{SubscriptionConfig, TopicConfig, TopicUpdate};
 use crate::error::{AdminError, MessageProblem, PublishError, PublishReason};
 use crate::events::Event;
+use crate::explain::{Explanation, FilterLint, FilterStats, SubscriptionExplanation};
+use crate::filter::Filter;
 use crate::limits::Limits;
 use crate::message::{Message, MessageId};
 use crate::shell::topic::admission::Gate;
@@ -208,6 +210,54 @@ impl Topic {
         core.check_open()?;
         core.read();
         core.delete_topic(&self.shared)
+    }
+
+    /// For each subscription whether it would get a message published now and, if not, which
+    /// clause of its filter is false (LIB-204). Publishes nothing.
+    pub fn explain(&self, message: &Message) -> Explanation {
+        let explained = self.subscriptions().into_iter().map(|subscription| {
+            let failed = subscription.config().filter.explain(message);
+            SubscriptionExplanation { subscription: subscription.name().to_owned(), failed }
+        });
+        Explanation { subscriptions: explained.collect() }
+    }
+
+    /// The subscriptions that would get a message published now, sorted by name: the cheap form of
+    /// [`explain`](Self::explain), which asks the index (LIB-204).
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use siftbus::{Bus, Filter, Message, SubscriptionConfig, TopicConfig};
+    ///
+    /// let bus = Bus::new();
+    /// let topic = bus.create_topic("orders", TopicConfig::new()).await?;
+    /// let european = SubscriptionConfig::new().filter(Filter::eq("region", "eu"));
+    /// topic.subscribe("european", european).await?;
+    /// let would = topic.would_match(&Message::new("x").with_attribute("region", "eu"));
+    /// assert_eq!(would.first().map(|subscription| subscription.name()), Some("european"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn would_match(&self, message: &Message) -> Vec<Subscription> {
+        self.shared.core.read();
+        let mut takers = self.shared.would_take(message);
+        takers.sort_by(|a, b| a.name.cmp(&b.name));
+        takers.into_iter().map(Subscription::new).collect()
+    }
+
+    /// What about a filter is probably not meant on this topic: what [`Filter::lint`] says, and
+    /// keys that no message has had since the topic has filters (LIB-205).
+    pub fn lint(&self, filter: &Filter) -> Vec<FilterLint> {
+        let mut lints = filter.lint();
+        let unseen = filter.keys().into_iter().filter(|key| self.shared.is_unseen(key));
+        lints.extend(unseen.map(|key| FilterLint::KeyNeverSeen { key }));
+        lints
+    }
+
+    /// The filters of this topic by what they cost. Looks at every filter.
+    pub fn filter_stats(&self) -> FilterStats {
+        self.shared.core.read();
+        self.shared.filter_stats()
     }
 
     /// What the topic holds.

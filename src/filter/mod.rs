@@ -11,6 +11,7 @@
 //! judges would have to be kept equal to it; parse in a `LazyLock`, or test it.
 
 mod ast;
+mod clauses;
 mod cover;
 mod error;
 mod extended;

@@ -5,6 +5,8 @@
 //! a list of its own. It looks at each character a bounded number of times. Where the grammar
 //! has no way on, `slips.rs` says what is wrong; the first mistake is the only one reported.
 
+use std::ops::Range;
+
 use super::Dialect;
 use super::ast::{Expr, Field, Operator, Predicate, Test};
 use super::error::{END_OF_FILTER, ParseError, ParseErrorKind as Kind};
@@ -68,13 +70,37 @@ impl Default for ParseLimits {
 
 /// Parses a filter; `None` is the empty one.
 pub(super) fn parse(source: &str, limits: ParseLimits) -> Result<Option<Expr>, ParseError> {
+    let parser = parser(source, limits)?;
+    if parser.cursor.is_at_end() { Ok(None) } else { parser.run().map(|top| Some(top.into_expr())) }
+}
+
+/// Parses a filter into the terms that must all be true, each with its bytes in the source.
+pub(super) fn clauses(
+    source: &str,
+    limits: ParseLimits,
+) -> Result<Vec<(Expr, Range<usize>)>, ParseError> {
+    let parser = parser(source, limits)?;
+    if parser.cursor.is_at_end() {
+        return Ok(Vec::new());
+    }
+    let top = parser.run()?;
+    if top.operator == Some(Operator::Or) {
+        let (first, last) = (top.spans.first().cloned(), top.spans.last().cloned());
+        let span = first.map_or(0, |span| span.start)..last.map_or(0, |span| span.end);
+        return Ok(vec![(top.into_expr(), span)]);
+    }
+    Ok(top.terms.into_iter().zip(top.spans).collect())
+}
+
+/// A parser that stands behind leading white space.
+fn parser(source: &str, limits: ParseLimits) -> Result<Parser<'_>, ParseError> {
     let ParseLimits { max_bytes: max, .. } = limits;
     if source.len() > max {
         let kind = Kind::TooLong { len: source.len(), max };
         let span = source.floor_char_boundary(max)..source.len();
         return Err(ParseError::new(source, kind, span, format!("at most {max} bytes")));
     }
-    let parser = Parser {
+    Ok(Parser {
         cursor: Cursor::new(source).after_white_space(),
         max_depth: limits.max_depth.min(DEPTH_CEILING),
         max_predicates: limits.max_predicates,
@@ -83,8 +109,7 @@ pub(super) fn parse(source: &str, limits: ParseLimits) -> Result<Option<Expr>, P
         predicates: 0,
         level: Level::default(),
         outer: Vec::new(),
-    };
-    if parser.cursor.is_at_end() { Ok(None) } else { parser.run().map(Some) }
+    })
 }
 
 pub(super) struct Parser<'s> {
@@ -107,12 +132,17 @@ struct Level {
     open: Option<usize>,
     operator: Option<Operator>,
     terms: Vec<Expr>,
+    /// Where each term stands; kept for the outermost level only.
+    spans: Vec<Range<usize>>,
+    /// Where the term that is being read began.
+    start: Option<usize>,
     /// Negations before the operand being read.
     negations: usize,
 }
 
 impl Parser<'_> {
-    fn run(mut self) -> Result<Expr, ParseError> {
+    /// Reads everything; answers the outermost level.
+    fn run(mut self) -> Result<Level, ParseError> {
         loop {
             let mut term = self.predicate()?;
             loop {
@@ -134,6 +164,7 @@ impl Parser<'_> {
     fn predicate(&mut self) -> Result<Expr, ParseError> {
         loop {
             self.cursor.skip_white_space();
+            self.level.start.get_or_insert(self.cursor.at());
             let negation = match self.cursor.peek() {
                 Some('(') => {
                     self.open()?;
@@ -181,9 +212,9 @@ impl Parser<'_> {
         Ok(std::mem::replace(&mut self.level, outer).into_expr())
     }
 
-    fn finish(self) -> Result<Expr, ParseError> {
+    fn finish(self) -> Result<Level, ParseError> {
         match self.level.open {
-            None => Ok(self.level.into_expr()),
+            None => Ok(self.level),
             Some(at) => {
                 Err(self.cursor.error(Kind::UnclosedParenthesis, at..at + 1, "a closing )"))
             }
@@ -194,6 +225,10 @@ impl Parser<'_> {
     fn place(&mut self, term: Expr) {
         let negations = std::mem::take(&mut self.level.negations);
         self.depth -= negations;
+        let start = self.level.start.take();
+        if self.outer.is_empty() {
+            self.level.spans.push(start.unwrap_or_default()..self.cursor.at());
+        }
         self.level.terms.push(term.negated(negations));
     }
 

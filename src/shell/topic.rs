@@ -5,6 +5,7 @@
 
 pub(crate) mod admission;
 mod audit;
+mod explain;
 mod filtered;
 
 use std::collections::BTreeMap;
@@ -49,6 +50,8 @@ pub(crate) struct TopicShared {
     watch: Arc<Watch>,
     /// Which filters match what.
     matcher: Matcher,
+    /// Attributes of messages, noticed while there are filters.
+    seen: explain::SeenKeys,
 }
 
 struct TopicState {
@@ -125,6 +128,7 @@ impl TopicShared {
             view: Arc::new(View::new(Filter::all(), None)),
             watch: Arc::new(Watch(me.clone())),
             matcher: Matcher::new(core.seed),
+            seen: explain::SeenKeys::new(),
         });
         topic.state.lock().configure(config);
         core.books.enter(topic.id, &topic.me);
@@ -176,7 +180,11 @@ impl TopicShared {
     /// Which filters match which of these messages; asked before they are published.
     #[inline]
     pub(crate) fn matching(&self, messages: &[Message]) -> Matches {
-        self.matcher.matching(messages)
+        let matches = self.matcher.matching(messages);
+        if matches.version() > 0 {
+            messages.iter().for_each(|message| self.seen.notice(message));
+        }
+        matches
     }
 
     /// Appends messages for all who match, whether there is room or not: what the bus itself

@@ -200,3 +200,92 @@ async fn lib_203_the_extended_dialect_is_chosen() {
     assert_eq!((error.code(), error), (siftbus::Code::InvalidArgument, expected)); // LIB-203
     topic.subscribe("plain", extended("attributes.size = \"5\"")).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn lib_204_a_topic_explains_who_would_get_a_message() {
+    let w = World::new().await;
+    let text =
+        " attributes.region = \"eu\" AND (attributes:a OR attributes:b) AND -attributes:test";
+    let filter = filtered(&w, "filtered", text).await.config().filter;
+    let message = |pairs: &[(&str, &str)]| Message::new("x").with_attributes(pairs.to_vec());
+    let failed = |pairs| {
+        filter.explain(&message(pairs)).map(|clause| {
+            assert_eq!(&text[clause.span.clone()], clause.text);
+            clause.text
+        })
+    };
+    // LIB-204: the first clause that is false, as it stands there.
+    assert_eq!(failed(&[]).as_deref(), Some("attributes.region = \"eu\""));
+    assert_eq!(failed(&[("region", "eu")]).as_deref(), Some("(attributes:a OR attributes:b)"));
+    let tested = failed(&[("region", "eu"), ("b", ""), ("test", "")]);
+    assert_eq!(tested.as_deref(), Some("-attributes:test"));
+    assert_eq!(failed(&[("region", "eu"), ("b", "")]), None);
+    for pairs in [&[][..], &[("region", "eu"), ("a", "")], &[("region", "us"), ("a", "")]] {
+        let explanation = w.topic.explain(&message(pairs));
+        let would = w.topic.would_match(&message(pairs));
+        let names: Vec<_> = would.iter().map(|would| would.name()).collect();
+        let explained = explanation.subscriptions.iter().filter(|each| each.matches());
+        let explained: Vec<_> = explained.map(|each| each.subscription.as_str()).collect();
+        assert_eq!(names, explained, "LIB-204");
+        let receipt = w.topic.publish(message(pairs)).await.unwrap();
+        assert_eq!(receipt.recipients(), Some(names.len()), "LIB-204");
+    }
+    let line = w.topic.explain(&message(&[("region", "us")])).to_string();
+    assert!(line.contains("attributes.region is \"us\""), "{line}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_205_lint_finds_what_is_plain() {
+    use siftbus::FilterLint;
+    let lint = |text| Filter::parse_extended(text).unwrap().lint();
+    for never in
+        ["attributes.a = \"1\" AND attributes.a = \"2\"", "false", "-attributes:a AND attributes:a"]
+    {
+        assert_eq!(lint(never), [FilterLint::NeverMatches], "LIB-205: {never}");
+    }
+    for always in
+        ["attributes:a OR NOT attributes:a", "true", "attributes.a != \"1\" OR attributes:a"]
+    {
+        assert_eq!(lint(always), [FilterLint::AlwaysMatches], "LIB-205: {always}");
+    }
+    let text = "attributes:a AND attributes.a = \"1\"";
+    let expected = FilterLint::NoEffect { text: "attributes:a".into(), span: 0..12 };
+    assert_eq!(lint(text), [expected]); // LIB-205
+    for fine in ["", "attributes:a AND attributes:b", "attributes.a = \"1\""] {
+        assert_eq!(lint(fine), [], "LIB-205: {fine}");
+    }
+    let w = World::new().await;
+    let typo = Filter::has("regoin");
+    assert_eq!(w.topic.lint(&typo), [], "LIB-205: nothing was seen yet");
+    filtered(&w, "filtered", "attributes:region").await;
+    w.topic.publish(Message::new("x").with_attribute("region", "eu")).await.unwrap();
+    assert_eq!(w.topic.lint(&typo), [FilterLint::KeyNeverSeen { key: "regoin".into() }]);
+    assert_eq!(w.topic.lint(&Filter::has("region")), []);
+    for n in 0..1_100 {
+        w.topic.publish(Message::new("x").with_attribute(format!("k{n}"), "")).await.unwrap();
+    }
+    assert_eq!(w.topic.lint(&typo), [], "LIB-205: too many keys to know them all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_200_statistics_tell_the_kinds_of_filters() {
+    let w = World::new().await;
+    for (n, text) in [
+        "attributes.a = \"1\"",
+        "(attributes.a = \"1\")",
+        "attributes.a = \"1\" AND -attributes:b",
+        "attributes:a AND -attributes:b",
+        "-attributes:b",
+        "attributes:a OR -attributes:a",
+    ]
+    .iter()
+    .enumerate()
+    {
+        filtered(&w, &format!("s{n}"), text).await;
+    }
+    let stats = w.topic.filter_stats();
+    assert_eq!((stats.filters, stats.subscriptions, stats.shared), (5, 6, 1), "LIB-200");
+    let kinds = (stats.exact, stats.indexed, stats.presence, stats.scan, stats.constant);
+    assert_eq!(kinds, (1, 1, 1, 1, 1), "LIB-200");
+    assert!(stats.memory_bytes > 0 && stats.entries == 5);
+}

@@ -1,0 +1,118 @@
+//! What a topic's filters would do, and what they cost: read only.
+
+use std::collections::BTreeSet;
+
+use super::TopicShared;
+use crate::explain::FilterStats;
+use crate::message::Message;
+use crate::shell::subscription::SubscriptionShared;
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+
+impl TopicShared {
+    /// The subscriptions that a message would reach.
+    pub(crate) fn would_take(&self, message: &Message) -> Vec<Arc<SubscriptionShared>> {
+        let mut keys = Vec::new();
+        self.matcher.matching_one(message, |key| keys.push(key));
+        let state = self.state.lock();
+        if state.deleted {
+            return Vec::new();
+        }
+        let takes = |subscription: &&Arc<SubscriptionShared>| match subscription.view.key {
+            None => true,
+            Some(key) => keys.contains(&key),
+        };
+        state.subscriptions.values().filter(takes).cloned().collect()
+    }
+
+    /// The filters by what they cost.
+    pub(crate) fn filter_stats(&self) -> FilterStats {
+        let counts = self.matcher.counts();
+        let memory_bytes = self.matcher.memory();
+        let state = self.state.lock();
+        let filters = state.views.iter().count();
+        let subscriptions = state.views.iter().map(|filtered| filtered.subscriptions()).sum();
+        FilterStats {
+            filters,
+            subscriptions,
+            exact: counts.exact,
+            indexed: counts.indexed,
+            presence: counts.presence,
+            scan: counts.scan,
+            constant: counts.constant,
+            shared: subscriptions.saturating_sub(filters),
+            entries: counts.entries,
+            memory_bytes,
+        }
+    }
+
+    /// Whether messages were seen, but none with this attribute (LIB-205).
+    pub(crate) fn is_unseen(&self, key: &str) -> bool {
+        self.seen.is_unseen(key)
+    }
+}
+
+/// The attributes that messages have had, for the lint.
+#[derive(Debug)]
+pub(super) struct SeenKeys {
+    /// Beginnings of names that were seen lately: what is here needs no second look.
+    lately: [AtomicU64; LATELY],
+    keys: Mutex<BTreeSet<Box<[u8]>>>,
+}
+
+impl SeenKeys {
+    pub(super) fn new() -> Self {
+        Self {
+            lately: std::array::from_fn(|_| AtomicU64::new(0)),
+            keys: Mutex::new(BTreeSet::new()),
+        }
+    }
+
+    /// Takes notice of the attributes of a message.
+    #[inline]
+    pub(super) fn notice(&self, message: &Message) {
+        for (name, _) in message.attributes().pairs() {
+            let print = fingerprint(name);
+            let place = self.lately.get(print as usize % LATELY);
+            if place.is_none_or(|place| place.load(Ordering::Relaxed) != print) {
+                self.remember(name, print);
+            }
+        }
+    }
+
+    #[cold]
+    fn remember(&self, name: &[u8], print: u64) {
+        let mut keys = self.keys.lock();
+        if keys.len() < MAX_SEEN_KEYS && !keys.contains(name) {
+            keys.insert(name.into());
+        }
+        if let Some(place) = self.lately.get(print as usize % LATELY) {
+            place.store(print, Ordering::Relaxed);
+        }
+    }
+
+    /// Silent while nothing is known, and once there are too many keys to know them all.
+    fn is_unseen(&self, key: &str) -> bool {
+        let keys = self.keys.lock();
+        (1..MAX_SEEN_KEYS).contains(&keys.len()) && !keys.contains(key.as_bytes())
+    }
+}
+
+/// Tells names apart: by two words and the length, which is all of a short name.
+#[inline]
+fn fingerprint(name: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+        (Some(first), Some(last)) if name.len() <= 16 => {
+            let (first, last) = (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
+            let mixed = first.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ last.rotate_left(29);
+            (mixed ^ (mixed >> 31)) ^ name.len() as u64
+        }
+        _ => name.iter().fold(0xcbf2_9ce4_8422_2325, step),
+    }
+}
+
+/// A topic remembers so many different keys.
+pub(crate) const MAX_SEEN_KEYS: usize = 1_024;
+
+/// Names that are recognised at once.
+const LATELY: usize = 32;
