@@ -105,8 +105,14 @@ pub struct Deliveries {
 }
 
 impl Deliveries {
-    pub(crate) fn new(shared: Arc<SubscriptionShared>, batch: Batch) -> Self {
-        Self { shared, batch }
+    /// An empty batch, to be filled in place.
+    #[inline]
+    pub(crate) fn none(shared: &Arc<SubscriptionShared>) -> Self {
+        Self { shared: Arc::clone(shared), batch: Batch::default() }
+    }
+
+    pub(crate) fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
     }
 
     /// How many there are.

@@ -5,9 +5,10 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
+use tokio::task::coop::poll_proceed;
 
 use crate::config::FlowControl;
 use crate::delivery::{Deliveries, Delivery};
@@ -44,10 +45,14 @@ impl Source {
         if self.ended {
             return Poll::Ready(None);
         }
-        match self.shared.poll_lease(self.request, &mut self.ticket, cx.waker()) {
-            Ok(None) => Poll::Pending,
-            Ok(Some(batch)) => {
-                Poll::Ready(Some(Ok(Deliveries::new(Arc::clone(&self.shared), batch))))
+        let turn = ready!(poll_proceed(cx));
+        let mut deliveries = Deliveries::none(&self.shared);
+        let (ticket, batch) = (&mut self.ticket, deliveries.batch());
+        match self.shared.poll_lease(self.request, ticket, cx.waker(), batch) {
+            Ok(false) => Poll::Pending,
+            Ok(true) => {
+                turn.made_progress();
+                Poll::Ready(Some(Ok(deliveries)))
             }
             Err(error) => {
                 self.ended = true;

@@ -1,8 +1,10 @@
 //! A subscription: where one group of consumers takes messages out.
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
+
+use tokio::task::coop::poll_proceed;
 
 use crate::ack_id::AckId;
 use crate::broker::subscription::Settled;
@@ -81,14 +83,16 @@ impl Subscription {
         let request = request(max_messages)?;
         let mut waiting = Waiting { shared: &self.shared, ticket: None };
         poll_fn(|cx| {
-            let polled = self.shared.poll_lease(request, &mut waiting.ticket, cx.waker());
-            match polled {
-                Ok(Some(batch)) => {
-                    Poll::Ready(Ok(Deliveries::new(Arc::clone(&self.shared), batch)))
-                }
-                Ok(None) => Poll::Pending,
-                Err(error) => Poll::Ready(Err(error)),
+            let turn = ready!(poll_proceed(cx));
+            let mut deliveries = Deliveries::none(&self.shared);
+            let batch = deliveries.batch();
+            match self.shared.poll_lease(request, &mut waiting.ticket, cx.waker(), batch) {
+                Ok(false) => return Poll::Pending,
+                Ok(true) => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
+            turn.made_progress();
+            Poll::Ready(Ok(deliveries))
         })
         .await
     }
@@ -99,8 +103,9 @@ impl Subscription {
     ///
     /// As [`pull`](Self::pull).
     pub fn try_pull(&self, max_messages: usize) -> Result<Deliveries, PullError> {
-        let batch = self.shared.lease(request(max_messages)?)?;
-        Ok(Deliveries::new(Arc::clone(&self.shared), batch))
+        let mut deliveries = Deliveries::none(&self.shared);
+        self.shared.lease(request(max_messages)?, deliveries.batch())?;
+        Ok(deliveries)
     }
 
     /// A stream of single deliveries, leased one by one as the stream is polled (STR-11).

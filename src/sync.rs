@@ -80,3 +80,18 @@ mod modelled {
         }
     }
 }
+
+/// A value on cache lines of its own: what one thread writes all the time must not slow down those
+/// who read its neighbours.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Padded<T>(pub(crate) T);
+
+impl<T> std::ops::Deref for Padded<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}

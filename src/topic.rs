@@ -1,5 +1,7 @@
 //! A topic: where messages go in.
 
+use tokio::task::coop::consume_budget;
+
 use crate::attributes::RESERVED_KEY_PREFIX;
 use crate::config::{SubscriptionConfig, TopicConfig, TopicUpdate};
 use crate::error::{AdminError, MessageProblem, PublishError, PublishReason};
@@ -68,6 +70,7 @@ impl Topic {
     /// # }).unwrap();
     /// ```
     pub async fn publish(&self, message: impl Into<Message>) -> Result<Receipt, PublishError> {
+        consume_budget().await;
         match self.publish_at_once(message.into(), Gate::Queue(None)) {
             Err(error) if error.is_for_room() => {
                 let appended = self.wait_to_publish(error.into_messages()).await?;
@@ -103,6 +106,7 @@ impl Topic {
         &self,
         messages: impl IntoIterator<Item = impl Into<Message>>,
     ) -> Result<Receipts, PublishError> {
+        consume_budget().await;
         let messages = messages.into_iter().map(Into::into).collect();
         match self.publish_many_at_once(messages, Gate::Queue(None)) {
             Err(error) if error.is_for_room() => {

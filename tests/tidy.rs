@@ -181,9 +181,17 @@ fn long_lines(text: &str) -> Vec<String> {
         let columns = line.chars().count();
         // Neither a row of a table nor a hidden line of an example can be broken.
         let unbroken = ["/// | ", "/// # ", "//! | "];
-        let is_unbroken = unbroken.iter().any(|start| line.trim_start().starts_with(start));
+        let is_unbroken = unbroken.iter().any(|start| line.trim_start().starts_with(start))
+            || is_mostly_text(line);
         (columns > MAX_COLUMNS && !is_unbroken).then(|| format!("{columns} columns"))
     })
+}
+
+/// Whether a line of code is long only because of a text in quotes, which breaking would spoil.
+fn is_mostly_text(line: &str) -> bool {
+    let is_comment = line.trim_start().starts_with("//");
+    let quoted = line.find('"').zip(line.rfind('"')).map_or(0, |(first, last)| last - first);
+    !is_comment && line.chars().count().saturating_sub(quoted) <= MAX_COLUMNS / 2
 }
 
 /// Needles in code; comments may name them.
@@ -336,6 +344,7 @@ mod itself {
         assert!(opening("//! What it holds.\n").is_empty());
 
         assert_eq!(long_lines(&"é".repeat(101)), ["1: 101 columns"]);
+        assert!(long_lines(&format!("let text = \"{}\";", "x".repeat(101))).is_empty());
         assert!(long_lines(&"é".repeat(100)).is_empty());
         assert!(long_lines(&format!("/// | {} |", "é".repeat(100))).is_empty());
 

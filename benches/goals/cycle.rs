@@ -100,8 +100,10 @@ async fn two_tasks(topic: &Topic, subscription: &Subscription, payload: &Bytes, 
     let (topic, subscription, payload) = (topic.clone(), subscription.clone(), payload.clone());
     let acked = Arc::clone(&done);
     let producer = tokio::spawn(async move {
+        let mut known = 0;
         for sent in 0..batches {
-            while sent * BATCH > acked.load(Ordering::Relaxed) + AHEAD - BATCH {
+            while sent * BATCH > known + AHEAD - BATCH {
+                known = acked.load(Ordering::Relaxed);
                 tokio::task::yield_now().await;
             }
             topic.publish_many((0..BATCH).map(|_| Message::new(payload.clone()))).await.unwrap();
@@ -171,8 +173,10 @@ async fn two_tasks_single(topic: &Topic, subscription: &Subscription, n: usize, 
     let (topic, subscription, payload) = (topic.clone(), subscription.clone(), payload.clone());
     let acked = Arc::clone(&done);
     let producer = tokio::spawn(async move {
+        let mut known = 0;
         for sent in 0..n {
-            while sent > acked.load(Ordering::Relaxed) + AHEAD {
+            while sent > known + AHEAD {
+                known = acked.load(Ordering::Relaxed);
                 tokio::task::yield_now().await;
             }
             topic.publish(Message::new(payload.clone())).await.unwrap();

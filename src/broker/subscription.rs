@@ -161,6 +161,12 @@ impl SubscriptionState {
         self.window.low()
     }
 
+    /// The index of the first message that was never handed out.
+    #[inline]
+    pub(crate) fn cursor(&self) -> u64 {
+        self.window.cursor()
+    }
+
     pub(crate) fn backlog(&self, head: u64) -> u64 {
         self.window.live() + (head - self.window.cursor())
     }
@@ -555,7 +561,7 @@ impl SubscriptionState {
                 }
                 self.leased -= count;
                 self.ledger.acked += count;
-                self.window.finish_run(count);
+                self.window.finish_run(first.index, count);
             }
             if count == 0
                 && let Some(lease) = leases.next()

@@ -63,10 +63,14 @@ impl Window {
         self.words.run_mut(index)
     }
 
-    /// `count` words of the window have become `Done`.
+    /// `count` words of the window from `index` on have become `Done`.
     #[inline]
-    pub(crate) fn finish_run(&mut self, count: u64) {
+    pub(crate) fn finish_run(&mut self, index: u64, count: u64) {
         self.live -= count;
+        if index == self.words.first() {
+            // The whole run goes at once; `trim` looks at words one by one.
+            self.words.drop_below(index + count);
+        }
     }
 
     /// Appends `count` equal words that are live.

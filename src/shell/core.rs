@@ -19,7 +19,7 @@ use crate::events::{Event, EventSource};
 use crate::limits::Limits;
 use crate::name;
 use crate::subscription::config_checked;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, Padded};
 use crate::time::Time;
 use crate::{SubscriptionConfig, TopicConfig};
 
@@ -38,7 +38,8 @@ pub(crate) struct BusCore {
     subscriptions: DashMap<Arc<str>, Arc<SubscriptionShared>>,
     /// The newest instant that any call has seen.
     latest: AtomicU64,
-    next_message: AtomicU64,
+    /// Written by every publish.
+    next_message: Padded<AtomicU64>,
     next_object: AtomicU64,
     closed: AtomicBool,
     /// Wakers woken whose waiters have not come back yet.
@@ -61,7 +62,7 @@ impl BusCore {
             subscriptions: DashMap::new(),
             latest: AtomicU64::new(timeline.read().now.as_millis()),
             timeline,
-            next_message: AtomicU64::new(1),
+            next_message: Padded(AtomicU64::new(1)),
             next_object: AtomicU64::new(1),
             closed: AtomicBool::new(false),
             wakes: AtomicU64::new(0),

@@ -85,6 +85,9 @@ struct State {
     stragglers: BTreeMap<u64, u64>,
     /// The low index that the topic knows of.
     told_low: u64,
+    /// The head of the view when it was last looked at: a puller that has not come there yet need
+    /// not touch what publishers write all the time.
+    seen: u64,
     /// Whether the view has this subscription on its waiting list.
     is_registered: bool,
     timer: Option<Key>,
@@ -227,6 +230,7 @@ impl SubscriptionShared {
             boundaries: VecDeque::new(),
             stragglers: BTreeMap::new(),
             told_low: head,
+            seen: head,
             is_registered: false,
             timer: None,
             is_observed: false,
@@ -340,21 +344,21 @@ impl SubscriptionShared {
         }
     }
 
-    /// Leases what is there now.
+    /// Leases what is there now into an empty batch, which is filled in place: moving one that was
+    /// just written costs as much as a lock.
     ///
     /// Rounds are of bounded size (L6): a large request takes the lock several times.
-    pub(crate) fn lease(&self, request: Request) -> Result<Batch, PullError> {
+    pub(crate) fn lease(&self, request: Request, batch: &mut Batch) -> Result<(), PullError> {
         let reading = self.core.read();
         if self.core.lifecycle.is_closing() {
             return Err(self.closing_error(reading));
         }
-        let mut batch = Batch::default();
         let max = request.max_messages.min(self.core.limits.pull_messages);
         let mut left = max;
         let mut call = None;
         loop {
             let mut effects = Effects::default();
-            let mut state = match self.enter(reading) {
+            let mut state = match self.enter_for(reading, left as u64) {
                 Ok(state) => state,
                 Err(end) if batch.leased.is_empty() => return Err(self.pull_error(end)),
                 // What was handed out before is of an ended subscription now: dropping it is fine.
@@ -370,8 +374,8 @@ impl SubscriptionShared {
             }
             let round = Request { max_messages: left, ..request };
             let client = request.client(call.unwrap_or_default());
-            let (taken, stopped) = self.lease_round(&mut state, round, client, reading, &mut batch);
-            let head = self.view.head();
+            let (taken, stopped) = self.lease_round(&mut state, round, client, reading, batch);
+            let head = state.seen;
             let more = state.broker.has_deliverable(head, client);
             left -= taken;
             let done = left == 0 || !more || (taken == 0 && !stopped);
@@ -385,7 +389,7 @@ impl SubscriptionShared {
                 break;
             }
         }
-        Ok(batch)
+        Ok(())
     }
 
     fn lease_round(
@@ -412,9 +416,9 @@ impl SubscriptionShared {
             client,
         };
         let start = batch.leased.len();
+        let head = state.seen;
         let (broker, mut reader) = self.reader(state);
-        let (taken, stopped) =
-            broker.lease(self.view.head(), options, &mut reader, &mut batch.leased);
+        let (taken, stopped) = broker.lease(head, options, &mut reader, &mut batch.leased);
         if taken > 0 {
             reader.resolve(batch, start);
             self.reschedule(state);
@@ -422,22 +426,23 @@ impl SubscriptionShared {
         (taken, stopped)
     }
 
-    /// Leases for somebody who waits, or puts the waker on the list. The lease is taken in the poll
-    /// that returns it, so a dropped future strands nothing (D6).
+    /// Leases for somebody who waits, or puts the waker on the list and answers false. The lease is
+    /// taken in the poll that returns it, so a dropped future strands nothing (D6).
     pub(crate) fn poll_lease(
         &self,
         request: Request,
         ticket: &mut Option<u64>,
         waker: &Waker,
-    ) -> Result<Option<Batch>, PullError> {
+        batch: &mut Batch,
+    ) -> Result<bool, PullError> {
         let mut was_told = false;
         loop {
-            let batch = self.lease(request)?;
+            self.lease(request, batch)?;
             if !batch.leased.is_empty() {
                 if was_told || ticket.is_some() {
                     self.stop_waiting_after(ticket);
                 }
-                return Ok(Some(batch));
+                return Ok(true);
             }
             let mut effects = Effects::default();
             let waker = waker.clone();
@@ -458,7 +463,7 @@ impl SubscriptionShared {
                 let after = self.leave(state, &mut effects);
                 drop(replaced);
                 self.finish(effects, after);
-                return Ok(None);
+                return Ok(false);
             }
             if state.waiters.wait(ticket, request.owner, waker, &mut effects.old_waker) {
                 self.core.wakes_ended(1);
@@ -471,7 +476,7 @@ impl SubscriptionShared {
             self.observe(&mut state);
             // Looked at after registering, as a publisher looks at the flag after the head is set.
             if !state.broker.has_deliverable(self.view.head(), request.client(0)) {
-                return Ok(None);
+                return Ok(false);
             }
         }
     }
@@ -550,7 +555,7 @@ impl SubscriptionShared {
             Settle::NackAfter(_) | Settle::Deadline(_) => self.core.read(),
         };
         let mut effects = Effects::default();
-        let mut state = self.enter(reading).map_err(|end| self.ack_error(end))?;
+        let mut state = self.enter_for(reading, 0).map_err(|end| self.ack_error(end))?;
         match how {
             Settle::Ack | Settle::Nack if !self.core.timeline.is_cheap() => {
                 state.is_touched = true;
@@ -796,6 +801,13 @@ impl SubscriptionShared {
     /// Takes the lock with everything brought to `reading`, in rounds of bounded work (L6).
     #[inline]
     fn enter(&self, reading: Reading) -> Result<MutexGuard<'_, State>, End> {
+        self.enter_for(reading, u64::MAX)
+    }
+
+    /// The same for one who asks for `wanted` fresh messages: `seen` may be short of the head only
+    /// if that many are below it.
+    #[inline]
+    fn enter_for(&self, reading: Reading, wanted: u64) -> Result<MutexGuard<'_, State>, End> {
         loop {
             let mut state = self.state.lock();
             if let Some(end) = state.ended {
@@ -806,9 +818,15 @@ impl SubscriptionShared {
                 self.expire();
                 return Err(End::Deleted);
             }
-            let head = self.view.head();
+            let cursor = state.broker.cursor();
+            // Whose keys are in order may have to go past any number that wait for their turn.
+            if cursor.saturating_add(wanted) > state.seen || state.broker.is_ordered() {
+                state.seen = self.view.head();
+            }
+            let head = state.seen;
             let (broker, mut reader) = self.reader(&mut state);
-            if !broker.advance(reading.now, head, &mut reader) {
+            let more = broker.advance(reading.now, head, &mut reader);
+            if !more && broker.cursor() == cursor {
                 return Ok(state);
             }
         }

@@ -257,7 +257,7 @@ impl TopicShared {
     fn append<M: ExactSizeIterator<Item = Message>>(
         &self,
         mut state: MutexGuard<'_, TopicState>,
-        messages: M,
+        mut messages: M,
         matches: Matches,
         reading: Reading,
         overflowing: Overflowing,
@@ -270,7 +270,7 @@ impl TopicShared {
         let head = state.log.head();
         let count = messages.len();
         let first = self.core.take_ids(count as u64);
-        let mut published = Stamped { messages, next: first, time };
+        let mut published = Stamped { messages: &mut messages, next: first, time };
         let recipients = if !state.views.have_none(&matches) {
             state.append_matching(count, published, matches, &self.matcher, &mut effects)
         } else if state.log.keeps_new() {
@@ -615,13 +615,13 @@ impl TopicShared {
 }
 
 /// Messages that get their ids and publish time as they are taken.
-struct Stamped<M> {
-    messages: M,
+struct Stamped<'a, M> {
+    messages: &'a mut M,
     next: u64,
     time: Time,
 }
 
-impl<M: Iterator<Item = Message>> Stamped<M> {
+impl<M: Iterator<Item = Message>> Stamped<'_, M> {
     #[inline(always)]
     fn take(&mut self) -> Published {
         let message = self.messages.next().expect("an iterator has as many as it says");

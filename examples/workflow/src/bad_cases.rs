@@ -4,8 +4,8 @@
 //! message_contains, also}` for the folder's only definition, an object of expectations by file
 //! name (with or without extension), or a list of expectations with a `file`. Folders may be
 //! nested. An expectation names one error that must be among those reported: its code, its path
-//! unless null, line and column if given, and words of its message or hint; `also` names further ones, by code or as
-//! expectations.
+//! unless null, line and column if given, and words of its message or hint; `also` names further
+//! ones, by code or as expectations.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -164,7 +164,8 @@ fn constants_keep_their_kind_and_order() {
 
 #[test]
 fn aliases_are_expanded() {
-    let text = "x-retry: &retry\n  - errors: [FnF.ALL]\n    maxAttempts: 7\nversion: v1\ntype: flow\n\
+    let text = "x-retry: &retry\n  - errors: [FnF.ALL]\n    maxAttempts: 7\nversion: v1\n\
+        type: flow\n\
                 steps:\n  - type: task\n    name: a\n    resourceArn: job:k\n    retry: *retry\n\
                 \x20 - type: task\n    name: b\n    resourceArn: job:k\n    retry: *retry\n";
     let flow = definition(text);

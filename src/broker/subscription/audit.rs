@@ -43,11 +43,6 @@ impl SubscriptionState {
         self.window.iter().map(|(index, _)| index)
     }
 
-    /// The index of the first message that was never handed out.
-    pub(crate) fn cursor(&self) -> u64 {
-        self.window.cursor()
-    }
-
     /// Stragglers that are pinned as far as the topic knows.
     pub(crate) fn pinned_stragglers(&self) -> Vec<u64> {
         let mut pinned = self.window.stragglers_in(0..u64::MAX);

@@ -112,7 +112,7 @@ impl TopicState {
     pub(super) fn append_matching(
         &mut self,
         count: usize,
-        mut messages: Stamped<impl Iterator<Item = Message>>,
+        mut messages: Stamped<'_, impl Iterator<Item = Message>>,
         mut matches: Matches,
         matcher: &Matcher,
         effects: &mut Effects,

@@ -12,7 +12,8 @@ fuzz_target!(|text: &str| {
     match Condition::parse(text) {
         Err(error) => assert!((1..=text.chars().count() + 1).contains(&error.column), "{error}"),
         Ok(condition) => {
-            let printed = Condition::parse(&condition.structure()).expect("printed conditions parse");
+            let printed = condition.structure();
+            let printed = Condition::parse(&printed).expect("printed conditions parse");
             assert_eq!(printed.structure(), condition.structure());
             for input in [
                 json!({}),

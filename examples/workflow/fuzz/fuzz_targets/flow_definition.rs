@@ -29,7 +29,8 @@ fn list(steps: &[Step], ids: &mut Vec<usize>) {
         ids.push(step.id);
         if let StepKind::Choice(choice) = &step.kind {
             let branches = choice.choices.iter().map(|branch| &branch.then);
-            branches.chain(&choice.default).flat_map(|then| &then.goto).for_each(|it| goto(it, steps));
+            let targets = branches.chain(&choice.default).flat_map(|then| &then.goto);
+            targets.for_each(|it| goto(it, steps));
         }
         if let Some(handling) = step.handling() {
             handling.catch.iter().for_each(|catch| goto(&catch.goto, steps));
