@@ -44,6 +44,8 @@ mod document;
 mod engine;
 mod error;
 mod handler;
+#[cfg(feature = "http")]
+pub mod http;
 mod hub;
 mod id;
 mod jobs;
