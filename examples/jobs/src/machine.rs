@@ -349,3 +349,271 @@ impl Job {
         self.version += 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{IdSource, Random};
+    use crate::new_job::NewJob;
+
+    const LEASE: Duration = Duration::from_secs(10);
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_000 + seconds * 1_000)
+    }
+
+    fn job(max_attempts: u32) -> Job {
+        let id = IdSource::new(1).next(at(0));
+        NewJob::with_json("k", Json::null()).into_job(id, max_attempts, at(0))
+    }
+
+    fn failure() -> Failure {
+        Failure::new("Down", "no answer")
+    }
+
+    #[test]
+    fn attempts_that_are_kept_are_the_last_twenty() {
+        // J-23
+        let (mut job, worker, rules) = (job(1_000), "w".into(), Rules::default());
+        for n in 0..=MAX_ATTEMPTS_KEPT as u64 {
+            let now = at(n * 10);
+            assert_eq!(job.claim(now, &worker, LEASE, &rules), Claim::Start);
+            job.finish(job.attempt, Outcome::Retry(failure(), now), None, now, &rules).unwrap();
+            let kept = (n as usize + 1).min(MAX_ATTEMPTS_KEPT);
+            assert_eq!(job.attempts.len(), kept);
+        }
+        assert_eq!(job.attempts.first().unwrap().n, 2);
+    }
+
+    #[test]
+    fn progress_that_goes_back_is_flagged() {
+        // J-24
+        let (mut job, worker, rules) = (job(5), "w".into(), Rules::default());
+        job.claim(at(0), &worker, LEASE, &rules);
+        for (done, reset) in [(3, false), (3, false), (2, true), (9, true)] {
+            let progress = Progress::new(done, 10, "");
+            job.heartbeat(1, at(1), LEASE, Some(progress)).unwrap();
+            let seen = job.progress().unwrap();
+            assert_eq!((seen.done, seen.progress_reset), (done, reset));
+        }
+        job.heartbeat(1, at(1), LEASE, None).unwrap();
+        assert_eq!(job.progress().unwrap().done, 9, "nothing new is said");
+    }
+
+    /// What the table of transitions allows, by hand: state, attempts used, lease, cancel request.
+    #[derive(Clone, Debug)]
+    struct Model {
+        status: Status,
+        attempt: u32,
+        used: u32,
+        run_at: Timestamp,
+        lease_until: Timestamp,
+        deadline: Option<Timestamp>,
+        cancel_by: Option<Timestamp>,
+        expires: Timestamp,
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Claim,
+        Heartbeat { stale: bool },
+        Ok { stale: bool },
+        Retry { delay: u64 },
+        Permanent,
+        Cancelled,
+        Cancel,
+        RetryByHand,
+        Sweep,
+    }
+
+    const EVENTS: [Event; 12] = [
+        Event::Claim,
+        Event::Claim,
+        Event::Heartbeat { stale: false },
+        Event::Heartbeat { stale: true },
+        Event::Ok { stale: false },
+        Event::Ok { stale: true },
+        Event::Retry { delay: 3 },
+        Event::Permanent,
+        Event::Cancelled,
+        Event::Cancel,
+        Event::RetryByHand,
+        Event::Sweep,
+    ];
+
+    impl Model {
+        fn end(&mut self, status: Status, now: Timestamp, rules: &Rules) {
+            let done = status == Status::Completed;
+            self.status = status;
+            self.expires = now.after(if done { rules.completed_ttl } else { rules.failed_ttl });
+        }
+
+        /// The state after an event that is allowed, `None` for one that is refused.
+        fn after(&self, event: Event, now: Timestamp, max: u32, rules: &Rules) -> Option<Model> {
+            use Status::{Cancelled, Completed, Created, Failed, Retrying, Running};
+            let mut next = self.clone();
+            let is_final = self.status.is_final();
+            let overdue = !is_final && self.deadline.is_some_and(|deadline| deadline <= now);
+            let grace_over = self.status == Running && self.cancel_by.is_some_and(|by| by <= now);
+            match event {
+                Event::Claim | Event::Sweep if overdue => next.end(Failed, now, rules),
+                Event::Claim | Event::Sweep if grace_over => next.end(Cancelled, now, rules),
+                Event::Claim => match self.status {
+                    Created | Retrying if self.run_at <= now => next.start(now),
+                    Running if self.lease_until <= now => {
+                        if self.cancel_by.is_some() {
+                            next.end(Cancelled, now, rules);
+                        } else if self.used >= max {
+                            next.end(Failed, now, rules);
+                        } else {
+                            next.start(now);
+                        }
+                    }
+                    _ => {}
+                },
+                Event::Sweep => {}
+                Event::Heartbeat { stale: true } | Event::Ok { stale: true } => return None,
+                Event::Heartbeat { .. } if self.status == Running && self.lease_until > now => {
+                    next.lease_until = now.after(LEASE);
+                }
+                Event::Heartbeat { .. } => return None,
+                Event::Ok { .. } | Event::Retry { .. } | Event::Permanent | Event::Cancelled
+                    if self.status != Running =>
+                {
+                    return None;
+                }
+                Event::Ok { .. } if self.cancel_by.is_none() => next.end(Completed, now, rules),
+                Event::Retry { delay } if self.cancel_by.is_none() => {
+                    if self.used < max && !overdue {
+                        next.status = Retrying;
+                        next.run_at = now.after(Duration::from_secs(delay));
+                    } else {
+                        next.end(Failed, now, rules);
+                    }
+                }
+                Event::Permanent if self.cancel_by.is_none() => next.end(Failed, now, rules),
+                Event::Ok { .. } | Event::Retry { .. } | Event::Permanent | Event::Cancelled => {
+                    next.end(Cancelled, now, rules);
+                }
+                Event::Cancel => match self.status {
+                    Created | Retrying => next.end(Cancelled, now, rules),
+                    Running if self.cancel_by.is_none() => {
+                        next.cancel_by = Some(now.after(rules.cancel_grace));
+                    }
+                    Running => {}
+                    _ => return None,
+                },
+                Event::RetryByHand if is_final => {
+                    next.status = Created;
+                    next.used = 0;
+                    next.run_at = now;
+                    next.deadline = None;
+                    next.cancel_by = None;
+                }
+                Event::RetryByHand => return None,
+            }
+            Some(next)
+        }
+
+        fn start(&mut self, now: Timestamp) {
+            self.status = Status::Running;
+            self.attempt += 1;
+            self.used += 1;
+            self.lease_until = now.after(LEASE);
+        }
+    }
+
+    fn apply(job: &mut Job, event: Event, now: Timestamp, rules: &Rules) -> Result<(), Refused> {
+        let attempt = job.attempt;
+        let mut finish = |attempt, outcome| job.finish(attempt, outcome, None, now, rules);
+        match event {
+            Event::Claim => {
+                job.claim(now, &"w".into(), LEASE, rules);
+                Ok(())
+            }
+            Event::Heartbeat { stale } => {
+                job.heartbeat(attempt.saturating_sub(u32::from(stale)), now, LEASE, None)
+            }
+            Event::Ok { stale } => {
+                finish(attempt.saturating_sub(u32::from(stale)), Outcome::Ok(Json::null()))
+            }
+            Event::Retry { delay } => {
+                finish(attempt, Outcome::Retry(failure(), now.after(Duration::from_secs(delay))))
+            }
+            Event::Permanent => finish(attempt, Outcome::Permanent(failure())),
+            Event::Cancelled => finish(attempt, Outcome::Cancelled),
+            Event::Cancel => job.cancel(now, rules).map(drop),
+            Event::RetryByHand => job.retry(now),
+            Event::Sweep => {
+                job.sweep(now, rules);
+                Ok(())
+            }
+        }
+    }
+
+    /// Random events against the table of transitions: J-01 … J-13, J-33.
+    #[test]
+    fn random_events_do_what_the_table_says() {
+        let rules = Rules::default();
+        for seed in 0..500 {
+            let random = Random::new(seed);
+            let pick = |n: usize| (random.next() % n as u64) as usize;
+            let max = 1 + pick(4) as u32;
+            let mut job = job(max);
+            job.deadline = (pick(4) == 0).then(|| at(pick(60) as u64));
+            let mut model = Model {
+                status: Status::Created,
+                attempt: 0,
+                used: 0,
+                run_at: at(0),
+                lease_until: at(0),
+                deadline: job.deadline,
+                cancel_by: None,
+                expires: at(0),
+            };
+            let mut now = at(0);
+            for step in 0..60 {
+                now = now.after(Duration::from_secs([0, 0, 1, 3, 12][pick(5)]));
+                let event = EVENTS[pick(EVENTS.len())];
+                // Without an attempt there is no stale one.
+                let allowed = match (model.attempt, event) {
+                    (0, Event::Heartbeat { .. } | Event::Ok { .. }) => None,
+                    _ => model.after(event, now, max, &rules),
+                };
+                let before = job.clone();
+                let done = apply(&mut job, event, now, &rules);
+                let place = format!("seed {seed}, step {step}, {event:?} on {before:?}");
+                let Some(next) = allowed else {
+                    assert!(done.is_err(), "{place}");
+                    assert_eq!(job, before, "a refused event changes nothing: {place}");
+                    continue;
+                };
+                assert_eq!(done, Ok(()), "{place}");
+                assert_eq!((job.status, job.attempt), (next.status, next.attempt), "{place}");
+                assert_eq!(job.attempts_used(), next.used, "{place}");
+                if next.status == Status::Running {
+                    assert_eq!(job.lease.as_ref().unwrap().until, next.lease_until, "{place}");
+                    assert_eq!(job.cancel_by(), next.cancel_by, "{place}");
+                }
+                if next.status.is_final() {
+                    assert_eq!(job.expires_at, Some(next.expires), "{place}");
+                }
+                invariants(&job, &before, &place);
+                model = next;
+            }
+        }
+    }
+
+    fn invariants(job: &Job, before: &Job, place: &str) {
+        assert!(job.attempt >= before.attempt, "{place}");
+        assert_eq!(job.version > before.version, job != before, "J-22: {place}");
+        assert_eq!(job.lease.is_some(), job.status == Status::Running, "{place}");
+        assert_eq!(job.finished_at.is_some(), job.status.is_final(), "{place}");
+        assert_eq!(job.result.is_some(), job.status == Status::Completed, "{place}");
+        assert_eq!(job.error().is_some(), job.status == Status::Failed, "{place}");
+        assert!(job.started_at >= before.started_at, "{place}");
+        assert!(job.heartbeat_at >= before.heartbeat_at, "{place}");
+        let open = job.attempts.iter().filter(|attempt| attempt.outcome.is_none()).count();
+        assert_eq!(open, usize::from(job.status == Status::Running), "{place}");
+    }
+}

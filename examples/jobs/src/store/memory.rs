@@ -81,7 +81,10 @@ impl JobStore for MemoryStore {
             let at = *bucket.key();
             match bucket.get_mut().pop() {
                 Some(id) if jobs.get(&id).is_some_and(|job| job.due() == Some(at)) => {
-                    found.push((at, id));
+                    // It may be filed twice, after a change was taken back.
+                    if !found.contains(&(at, id.clone())) {
+                        found.push((at, id));
+                    }
                 }
                 Some(_) => {}
                 None => drop(bucket.remove()),
