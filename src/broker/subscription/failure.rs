@@ -136,12 +136,13 @@ impl SubscriptionState {
             // It has failed before, by its lapse: only the id dies and a wish may come on top.
             Phase::Lapsed => {
                 self.leave_ready(id.index);
-                self.give_back_lapsed(id.index, not_before);
+                self.give_back_lapsed(id.index, Phase::Delayed, not_before);
             }
             Phase::LapsedBackingOff => {
                 self.delayed -= 1;
                 let until = self.window.get(id.index).map(|word| word.deadline());
-                self.give_back_lapsed(id.index, until.max(not_before));
+                let later = if not_before > until { Phase::Delayed } else { Phase::BackingOff };
+                self.give_back_lapsed(id.index, later, until.max(not_before));
             }
             _ => return Settled::Stale,
         }
@@ -149,13 +150,13 @@ impl SubscriptionState {
         Settled::Done
     }
 
-    fn give_back_lapsed(&mut self, index: u64, until: Option<Time>) {
+    fn give_back_lapsed(&mut self, index: u64, later: Phase, until: Option<Time>) {
         let Some(word) = self.window.get_mut(index) else { return };
         let Some(due) = until else {
             word.set_phase(Phase::Ready);
             return self.make_ready(index);
         };
-        word.set_phase(Phase::BackingOff);
+        word.set_phase(later);
         word.set_deadline(due);
         self.deadlines.add(Run { due, first: index, len: 1 });
         self.delayed += 1;
