@@ -13,6 +13,7 @@ use crate::events::{Events, Gone};
 use crate::limits::Limits;
 use crate::shell::core::{BusCore, random_seed};
 use crate::shell::timers::{Key, Rank, Timed};
+use crate::stats::BusStats;
 use crate::subscription::Subscription;
 use crate::sync::{Arc, Mutex};
 use crate::time::Span;
@@ -224,6 +225,25 @@ impl Bus {
     /// The limits in force.
     pub fn limits(&self) -> &Limits {
         &self.core.limits
+    }
+
+    /// What the whole bus holds. Looks at every topic and subscription, not at messages.
+    pub fn stats(&self) -> BusStats {
+        self.core.read();
+        let topics = self.core.topics();
+        let subscriptions = self.core.subscriptions();
+        let budget = &self.core.budget;
+        BusStats {
+            topics: topics.len(),
+            subscriptions: subscriptions.len(),
+            published: self.core.ids_taken(),
+            backlog: subscriptions.iter().map(|subscription| subscription.backlog()).sum(),
+            outstanding: subscriptions.iter().map(|found| found.outstanding()).sum(),
+            budget_used: budget.used(),
+            budget_bytes: budget.config.bytes,
+            under_pressure: budget.is_pressed(),
+            publishers_waiting: topics.iter().map(|topic| topic.waiting_publishers().0).sum(),
+        }
     }
 
     /// How much the bus may hold.

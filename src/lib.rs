@@ -133,6 +133,7 @@ mod lifecycle;
 mod limits;
 mod message;
 mod name;
+mod peek;
 mod policy;
 mod publish;
 mod request;
@@ -168,6 +169,7 @@ pub use lifecycle::{Declared, Topology};
 pub use limits::{Limits, NameGrammar};
 pub use message::{Message, MessageId};
 pub use name::MAX_NAME_BYTES;
+pub use peek::{MessageState, Peeked};
 pub use policy::{DeadLetterPolicy, RetryPolicy};
 pub use publish::Permit;
 pub use request::{CORRELATION_ID, REPLY_TO, REQUESTER, Requester, reply};
@@ -176,7 +178,7 @@ pub use shell::subscription::forward::{
     DEAD_LETTER_SOURCE_SUBSCRIPTION, DEAD_LETTER_SOURCE_SUBSCRIPTION_PROJECT,
     DEAD_LETTER_SOURCE_TOPIC_PUBLISH_TIME,
 };
-pub use stats::{SubscriptionStats, TopicStats};
+pub use stats::{BusStats, Rates, SubscriptionStats, TopicStats};
 pub use stream::{BatchStream, DeliveryStream};
 pub use subscription::Subscription;
 pub use topic::{DELETED_TOPIC, Receipt, Receipts, Topic};

@@ -1,5 +1,7 @@
 //! Figures about a topic or a subscription: plain values.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// What a topic holds.
@@ -12,6 +14,76 @@ pub struct TopicStats {
     pub retained_bytes: u64,
     /// Subscriptions attached.
     pub subscriptions: usize,
+    /// Messages published, since creation.
+    pub published: u64,
+    /// Bytes of the bus's budget that the topic holds, with overhead and permits.
+    pub charged_bytes: u64,
+    /// Publishers that wait for room.
+    pub publishers_waiting: usize,
+    /// The subscription they wait for: the one at its limit, or the one with the largest backlog.
+    pub waiting_for: Option<String>,
+}
+
+/// What a whole bus holds; made by [`Bus::stats`](crate::Bus::stats).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct BusStats {
+    /// Topics that can be found by name.
+    pub topics: usize,
+    /// Subscriptions that can be found by name.
+    pub subscriptions: usize,
+    /// Messages published, since the bus was made.
+    pub published: u64,
+    /// Messages not yet acknowledged, summed over subscriptions.
+    pub backlog: u64,
+    /// Messages in somebody's hand, summed over subscriptions.
+    pub outstanding: u64,
+    /// Bytes of the budget in use; off by 1/65,536 of the budget per topic while nobody waits.
+    pub budget_used: u64,
+    /// Bytes of the budget.
+    pub budget_bytes: u64,
+    /// Whether a publisher has waited for the budget and it is not an eighth free yet.
+    pub under_pressure: bool,
+    /// Publishers that wait for room, on all topics.
+    pub publishers_waiting: usize,
+}
+
+/// How fast a subscription's figures change, per second; made by [`SubscriptionStats::rates`].
+#[derive(Copy, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Rates {
+    /// Messages that came.
+    pub accepted: f64,
+    /// Messages acknowledged.
+    pub acknowledged: f64,
+    /// Hand-outs after the first.
+    pub redeliveries: f64,
+}
+
+impl SubscriptionStats {
+    /// The rates since an earlier look, `elapsed` ago.
+    ///
+    /// ```
+    /// use siftbus::SubscriptionStats;
+    /// use std::time::Duration;
+    ///
+    /// let earlier = SubscriptionStats::default();
+    /// let mut later = SubscriptionStats::default();
+    /// later.acknowledged = 500;
+    /// assert_eq!(later.rates(&earlier, Duration::from_secs(10)).acknowledged, 50.0);
+    /// ```
+    pub fn rates(&self, earlier: &SubscriptionStats, elapsed: Duration) -> Rates {
+        let seconds = elapsed.as_secs_f64();
+        let rate = |now: u64, before: u64| match seconds > 0.0 {
+            true => now.saturating_sub(before) as f64 / seconds,
+            false => 0.0,
+        };
+        Rates {
+            accepted: rate(self.accepted, earlier.accepted),
+            acknowledged: rate(self.acknowledged, earlier.acknowledged),
+            redeliveries: rate(self.redeliveries, earlier.redeliveries),
+        }
+    }
 }
 
 /// What a subscription has to do, and has done.
@@ -45,6 +117,18 @@ pub struct SubscriptionStats {
     pub dead_letters_dropped: u64,
     /// Messages dropped because its backlog was at its limit, since creation.
     pub dropped_messages: u64,
+    /// Messages that matched, since creation.
+    pub accepted: u64,
+    /// Messages acknowledged, since creation.
+    pub acknowledged: u64,
+    /// Messages skipped by a purge or a seek, since creation.
+    pub purged: u64,
+    /// How long ago the oldest message of the backlog was published.
+    pub oldest_unacked_age: Option<Duration>,
+    /// Whether publishers wait because it is at its limit.
+    pub blocks_publishers: bool,
+    /// Pulls and streams that wait for a message.
+    pub waiting_pulls: usize,
     /// Messages of the topic that the filter did not let through, since creation.
     pub filtered_out: u64,
 }

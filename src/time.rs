@@ -32,6 +32,11 @@ impl Time {
         Time(self.0.saturating_add(span.0).min(Time::NEVER.0))
     }
 
+    /// The time that passes until `later`; zero if that is earlier.
+    pub(crate) fn until(self, later: Time) -> Duration {
+        Duration::from_millis(later.0.saturating_sub(self.0))
+    }
+
     pub(crate) fn from_system(time: SystemTime) -> Time {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Time::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))

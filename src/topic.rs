@@ -267,7 +267,11 @@ impl Topic {
     /// What the topic holds.
     pub fn stats(&self) -> TopicStats {
         self.shared.core.read();
-        self.shared.stats()
+        let mut stats = self.shared.stats();
+        if stats.publishers_waiting > 0 {
+            stats.waiting_for = self.shared.blocker().map(|name| name.to_string());
+        }
+        stats
     }
 }
 

@@ -48,6 +48,11 @@ impl Directory {
         (position < segment.end()).then_some(segment)
     }
 
+    /// Every segment, the newest first.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.0.values().rev()
+    }
+
     /// Carries a change out; answers the segment that it took out of the directory.
     pub(crate) fn apply(&mut self, change: Change) -> Option<Arc<Segment>> {
         match change {

@@ -2,7 +2,7 @@
 //!
 //! The window covers the indices from `low` to the cursor. A message that stays unacknowledged at
 //! its front would keep it growing for as long as others come and go behind it; such survivors
-//! are moved to the side table, so that the window is never longer than 8 × live + 4,096 (L2).
+//! are moved to the side table, so that the window is never longer than 8 × live + 512 (L2).
 //! What the words mean is decided in `subscription.rs`.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::chunks::Chunks;
 use super::lease::{Phase, Word};
 
 /// A window may have this many words beyond eight per live word.
-pub(crate) const WINDOW_SLACK: u64 = 4_096;
+pub(crate) const WINDOW_SLACK: u64 = 512;
 
 /// Words in a chunk of the window: 4 KiB.
 const CHUNK: usize = 256;

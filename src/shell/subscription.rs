@@ -7,6 +7,7 @@
 pub(crate) mod audit;
 pub(crate) mod forward;
 mod limit;
+mod peek;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
@@ -320,7 +321,8 @@ impl SubscriptionShared {
     pub(crate) fn stats(&self) -> SubscriptionStats {
         let reading = self.core.read();
         let (published, accepted) = self.topic.taken_in(&self.view);
-        let Ok(state) = self.enter(reading) else { return SubscriptionStats::default() };
+        let Ok(mut state) = self.enter(reading) else { return SubscriptionStats::default() };
+        let oldest = self.oldest(&mut state);
         let accepted = accepted.saturating_sub(state.start.accepted);
         let head = self.view.head();
         let broker = &state.broker;
@@ -340,6 +342,12 @@ impl SubscriptionShared {
             dead_lettered: broker.ledger().forwarded,
             dead_letters_dropped: broker.dead_letters_dropped(),
             dropped_messages: broker.ledger().dropped,
+            accepted,
+            acknowledged: broker.ledger().acked,
+            purged: broker.ledger().purged,
+            oldest_unacked_age: oldest.map(|published| published.until(reading.now)),
+            blocks_publishers: state.blocks,
+            waiting_pulls: state.waiters.len(),
             filtered_out: (published - state.start.published).saturating_sub(accepted),
         }
     }

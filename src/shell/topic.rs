@@ -29,6 +29,7 @@ use crate::error::{AdminError, PublishReason, Resource};
 use crate::events::Event;
 use crate::filter::{Filter, Normal};
 use crate::message::{Message, MessageId, Published};
+use crate::peek::{MessageState, Peeked};
 use crate::stats::TopicStats;
 use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
 use crate::time::{Span, Time};
@@ -168,7 +169,25 @@ impl TopicShared {
             retained_messages,
             retained_bytes,
             subscriptions: if state.deleted { 0 } else { state.subscriptions.len() },
+            published: state.ledger.published,
+            charged_bytes: state.charged(),
+            publishers_waiting: state.doors.publishers.len(),
+            waiting_for: None,
         }
+    }
+
+    /// The newest messages in memory, oldest of them first.
+    pub(crate) fn newest(&self, max: usize) -> Vec<Peeked> {
+        let directory = self.directory.read();
+        let mut seen = Vec::new();
+        for segment in directory.newest_first() {
+            let slots = (0..segment.len()).rev().filter_map(|slot| segment.get(slot));
+            let left = max - seen.len();
+            seen.extend(slots.take(left).map(|p| Peeked::new(p, 0, MessageState::Fresh)));
+        }
+        drop(directory);
+        seen.reverse();
+        seen
     }
 
     /// What was published here, and what of it the view of a filter accepted.

@@ -130,6 +130,10 @@ impl Waiters {
         self.untold > 0
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.present
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.present == 0
     }

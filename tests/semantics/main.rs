@@ -16,6 +16,7 @@ mod filters;
 mod leases;
 mod lifecycle;
 mod limits;
+mod looking;
 mod ordering;
 mod publish;
 mod pull;

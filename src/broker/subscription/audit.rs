@@ -43,6 +43,11 @@ impl SubscriptionState {
         self.window.iter().map(|(index, _)| index)
     }
 
+    /// Messages that were handed out and have not left, lowest index first.
+    pub(crate) fn words(&self) -> impl Iterator<Item = (u64, super::Word)> {
+        self.window.iter()
+    }
+
     /// Stragglers that are pinned as far as the topic knows.
     pub(crate) fn pinned_stragglers(&self) -> Vec<u64> {
         let mut pinned = self.window.stragglers_in(0..u64::MAX);
