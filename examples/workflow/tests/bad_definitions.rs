@@ -132,3 +132,22 @@ fn limits_on_both_sides() {
     assert!(Definition::parse(&named(128)).is_ok());
     assert_eq!(parse(&named(129))[0].code, Code::BadName);
 }
+
+#[test]
+fn the_readme_lists_every_code_and_its_example() {
+    let readme = include_str!("../README.md");
+    for code in Code::ALL {
+        let row = format!("| {code} | {} |", code.title());
+        assert!(readme.contains(&row), "{row}");
+    }
+    let example = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let errors = parse(example.unwrap());
+    assert_eq!(errors.len(), 2);
+    for error in errors {
+        let line = format!(
+            "flow.yaml:{}: error {} {}: {}\n",
+            error.position, error.code, error.path, error.message
+        );
+        assert!(readme.contains(&line), "{line}");
+    }
+}
