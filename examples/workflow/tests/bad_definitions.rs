@@ -84,7 +84,11 @@ fn an_error_prints_its_place_code_path_words_and_hint() {
     );
     assert_eq!(
         serde_json::to_string(&errors[0]).unwrap(),
-        r#"{"code":"FDL006","path":"$.steps[0].nam","line":3,"column":31,"message":"unknown field `nam` in a pass step","hint":"did you mean `name`?"}"#
+        concat!(
+            r#"{"code":"FDL006","path":"$.steps[0].nam","line":3,"column":31,"#,
+            r#""message":"unknown field `nam` in a pass step","#,
+            r#""hint":"did you mean `name`?"}"#,
+        )
     );
 }
 

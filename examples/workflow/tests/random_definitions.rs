@@ -152,7 +152,8 @@ fn steps(random: &mut Random, depth: usize, names: &mut usize) -> Value {
                     "steps": steps(random, depth - 1, names)}],
                 "default": {"steps": steps(random, depth - 1, names)}}),
             6 => {
-                json!({"type": "parallel", "branches": [{"steps": steps(random, depth - 1, names)}]})
+                json!({"type": "parallel", "branches": [{"steps": steps(random, depth - 1,
+                    names)}]})
             }
             _ => json!({"type": "foreach", "iterationMapping": {"collection": "$.a", "item": "i"},
                 "steps": steps(random, depth - 1, names)}),
@@ -256,6 +257,16 @@ fn condition(random: &mut Random, depth: usize) -> String {
             format!("({})", operands.join(operator))
         }
     }
+}
+
+#[test]
+fn numbers_survive_printing() {
+    // A finding of the fuzzer: a float was read as its neighbour after it had been printed.
+    let text = format!("$.a == 1444400200000000000044{}", "4".repeat(29));
+    let printed = Condition::parse(&text).unwrap().structure();
+    assert_eq!(Condition::parse(&printed).unwrap().structure(), printed);
+    let number: Value = serde_json::from_str(&printed[8..printed.len() - 1]).unwrap();
+    assert_eq!(number.to_string(), printed[8..printed.len() - 1]);
 }
 
 #[test]
