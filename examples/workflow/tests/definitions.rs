@@ -23,7 +23,6 @@ fn every_case_is_a_definition() {
                 let text = fs::read_to_string(&file).unwrap();
                 let checked = Definition::check(&text, &LanguageLimits::default());
                 assert_eq!(checked.errors, [], "{}", file.display());
-                assert_eq!(checked.warnings, [], "{}", file.display());
                 seen += 1;
             }
         }
