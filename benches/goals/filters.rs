@@ -182,7 +182,8 @@ pub(crate) fn equality(table: &mut Table) {
             ours: format!("{:.1} ns", results.nanos(at)),
             peer: format!("one of 10: {:.1} ns", results.nanos(2)),
             judged: results.ratio(at, 2),
-            goal: Goal::AtMost(1.5),
+            // Each goes to another subscription, whose state is cold: that is delivery.
+            goal: Goal::Shown,
             stretch: Goal::Shown,
         });
     }

@@ -195,7 +195,7 @@ enum ListId {
 /// A message as filters see it.
 pub(crate) trait Subject {
     /// Calls `visit` with name and value of each attribute.
-    fn attributes<'s>(&'s self, visit: &mut dyn FnMut(&'s [u8], &'s [u8]));
+    fn attributes<'s>(&'s self, visit: impl FnMut(&'s [u8], &'s [u8]));
     /// Empty if there is none.
     fn ordering_key(&self) -> &str;
     fn data_size(&self) -> u64;
@@ -208,6 +208,9 @@ struct Fact<'m> {
     field: u32,
     value: Value<'m>,
 }
+
+/// The facts of a chunk of messages, one after the other.
+type Facts<'m> = SmallVec<[Fact<'m>; 2 * BATCH]>;
 
 /// A look-up that is under way.
 struct Pending {
@@ -308,7 +311,7 @@ impl<T: Copy> FilterIndex<T> {
     }
 
     fn matching_chunk<S: Subject>(&self, messages: &[S], mut found: impl FnMut(u32, T)) {
-        let mut facts: SmallVec<[Fact<'_>; 8]> = SmallVec::new();
+        let mut facts: Facts<'_> = SmallVec::new();
         if let [message] = messages {
             self.collect_facts(message, &mut facts);
             let mut keys: SmallVec<[u32; 8]> = SmallVec::new();
@@ -429,8 +432,8 @@ impl<T: Copy> FilterIndex<T> {
     }
 
     #[inline]
-    fn collect_facts<'m, S: Subject>(&self, message: &'m S, facts: &mut SmallVec<[Fact<'m>; 8]>) {
-        message.attributes(&mut |name, value| {
+    fn collect_facts<'m, S: Subject>(&self, message: &'m S, facts: &mut Facts<'m>) {
+        message.attributes(|name, value| {
             if let Some(field) = self.find_name(name) {
                 facts.push(Fact { field, value: Value::Text(value) });
             }

@@ -201,7 +201,7 @@ pub(crate) const MAX_RECENT: usize = 64;
 
 impl Subject for Message {
     #[inline]
-    fn attributes<'s>(&'s self, visit: &mut dyn FnMut(&'s [u8], &'s [u8])) {
+    fn attributes<'s>(&'s self, mut visit: impl FnMut(&'s [u8], &'s [u8])) {
         Message::attributes(self).pairs().for_each(|(name, value)| visit(name, value));
     }
 

@@ -56,6 +56,8 @@ impl TopicShared {
 pub(super) struct SeenKeys {
     /// Beginnings of names that were seen lately: what is here needs no second look.
     lately: [AtomicU64; LATELY],
+    /// Messages since one last had an attribute that was not there.
+    quiet: AtomicU64,
     keys: Mutex<BTreeSet<Box<[u8]>>>,
 }
 
@@ -63,6 +65,7 @@ impl SeenKeys {
     pub(super) fn new() -> Self {
         Self {
             lately: std::array::from_fn(|_| AtomicU64::new(0)),
+            quiet: AtomicU64::new(0),
             keys: Mutex::new(BTreeSet::new()),
         }
     }
@@ -70,6 +73,12 @@ impl SeenKeys {
     /// Takes notice of the attributes of a message.
     #[inline]
     pub(super) fn notice(&self, message: &Message) {
+        // A lost count does no harm, so no read-modify-write.
+        let quiet = self.quiet.load(Ordering::Relaxed) + 1;
+        self.quiet.store(quiet, Ordering::Relaxed);
+        if quiet > QUIET && !quiet.is_multiple_of(SAMPLED) {
+            return;
+        }
         for (name, _) in message.attributes().pairs() {
             let print = fingerprint(name);
             let place = self.lately.get(print as usize % LATELY);
@@ -84,6 +93,7 @@ impl SeenKeys {
         let mut keys = self.keys.lock();
         if keys.len() < MAX_SEEN_KEYS && !keys.contains(name) {
             keys.insert(name.into());
+            self.quiet.store(0, Ordering::Relaxed);
         }
         if let Some(place) = self.lately.get(print as usize % LATELY) {
             place.store(print, Ordering::Relaxed);
@@ -113,6 +123,10 @@ fn fingerprint(name: &[u8]) -> u64 {
 
 /// A topic remembers so many different keys.
 pub(crate) const MAX_SEEN_KEYS: usize = 1_024;
+
+/// After so many messages without a new key only one in [`SAMPLED`] is looked at.
+const QUIET: u64 = 1_024;
+const SAMPLED: u64 = 16;
 
 /// Names that are recognised at once.
 const LATELY: usize = 32;
