@@ -159,6 +159,7 @@ impl EventSource {
     }
 
     pub(crate) fn send(&self, event: Event) {
+        crate::observe::happened(&event);
         if self.has_listeners()
             && let Some(sender) = &*self.sender.lock()
         {

@@ -111,6 +111,8 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
+//! | `metrics` | off | `Bus::record_metrics`, for the recorder of the `metrics` facade |
+//! | `tracing` | off | events of publishes, hand-outs and what happens, for `tracing` |
 //! | `internals` | off | counters for benches and tests; no semver promise |
 
 mod ack_id;
@@ -133,6 +135,7 @@ mod lifecycle;
 mod limits;
 mod message;
 mod name;
+mod observe;
 mod peek;
 mod policy;
 mod publish;

@@ -143,7 +143,10 @@ impl Topic {
         let matches = shared.matching(std::slice::from_ref(&message));
         let message = [message].into_iter();
         match shared.publish_gated(message, matches, look, bytes, gate, core.read()) {
-            Ok(appended) => Ok(Receipt::of(&appended)),
+            Ok(appended) => {
+                crate::observe::sent(&shared.name, 1, bytes);
+                Ok(Receipt::of(&appended))
+            }
             Err((reason, messages)) => Err(PublishError::new(reason, messages.collect())),
         }
     }
@@ -167,7 +170,10 @@ impl Topic {
         let matches = shared.matching(&messages);
         let messages = messages.into_iter();
         match shared.publish_gated(messages, matches, look, bytes, gate, core.read()) {
-            Ok(appended) => Ok(Receipts::of(appended, len)),
+            Ok(appended) => {
+                crate::observe::sent(&shared.name, len, bytes);
+                Ok(Receipts::of(appended, len))
+            }
             Err((reason, messages)) => Err(PublishError::new(reason, messages.collect())),
         }
     }

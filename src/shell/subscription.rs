@@ -397,6 +397,9 @@ impl SubscriptionShared {
                 break;
             }
         }
+        if !batch.leased.is_empty() {
+            crate::observe::received(&self.name, &self.topic.name, batch.leased.len());
+        }
         Ok(())
     }
 
