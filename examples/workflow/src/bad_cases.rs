@@ -2,7 +2,8 @@
 //!
 //! A folder holds YAML files and an `expected.json`. That is one expectation `{code, path,
 //! message_contains, also}` for the folder's only definition, an object of expectations by file
-//! name (with or without extension), or a list of expectations with a `file`. Folders may be
+//! name (with or without extension; a list for several of one file), or a list of expectations
+//! with a `file`. Folders may be
 //! nested. An expectation names one error that must be among those reported: its code, its path
 //! unless null, line and column if given, and words of its message or hint; `also` names further
 //! ones, by code or as expectations.
@@ -10,9 +11,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::language::{Definition, DefinitionError, LanguageLimits};
+use crate::language::{Code, Definition, DefinitionError, LanguageLimits};
 
 /// What came of one bad definition.
 #[derive(Clone, Debug)]
@@ -85,6 +86,7 @@ fn expectations(expected: &Path, files: &[PathBuf]) -> Result<Vec<(PathBuf, Valu
         serde_json::from_str(&text).map_err(|error| format!("{}: {error}", expected.display()))?;
     let odd = |what: &str| format!("{}: {what}", expected.display());
     let find = |name: &str| {
+        let name = Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or(name);
         let matches = |file: &&PathBuf| {
             let is = |part: Option<&std::ffi::OsStr>| part.is_some_and(|part| part == name);
             is(file.file_name()) || is(file.file_stem())
@@ -116,13 +118,18 @@ fn expectations(expected: &Path, files: &[PathBuf]) -> Result<Vec<(PathBuf, Valu
     }
 }
 
-/// Entries that are no objects, such as `about`, are remarks.
+/// What is no expectation, such as a text under `about`, is a remark.
 fn by_name(
     object: &crate::language::Object,
     find: impl Fn(&str) -> Result<PathBuf, String>,
 ) -> Result<Vec<(PathBuf, Value)>, String> {
-    let entries = object.iter().filter(|(_, entry)| entry.is_object());
-    entries.map(|(name, entry)| Ok((find(name)?, entry.clone()))).collect()
+    let named = object.iter().filter_map(|(name, entry)| match entry {
+        Value::Object(_) => Some((name, entry.clone())),
+        Value::Array(all) => Some((name, json!({"code": null, "also": all}))),
+        Value::String(code) if code.starts_with("FDL") => Some((name, json!({"code": code}))),
+        _ => None,
+    });
+    named.map(|(name, entry)| Ok((find(name)?, entry))).collect()
 }
 
 fn judge(file: PathBuf, expectation: &Value) -> Result<BadCase, String> {
@@ -138,7 +145,10 @@ pub fn judge_text(text: &str, expectation: &Value) -> (Vec<DefinitionError>, Vec
         failures.push("the definition is not refused".into());
     }
     let reported: Vec<_> = checked.errors.into_iter().chain(checked.warnings).collect();
-    expect(expectation, &reported, &mut failures);
+    // Several expectations of one file stand under `also` alone.
+    if expectation.get("code") != Some(&Value::Null) {
+        expect(expectation, &reported, &mut failures);
+    }
     let also = match expectation.get("also") {
         None | Some(Value::Null) => &[],
         Some(Value::Array(further)) => further.as_slice(),
@@ -166,7 +176,7 @@ fn expect(expectation: &Value, reported: &[DefinitionError], failures: &mut Vec<
     let meets = |error: &&DefinitionError| {
         let said = said(error);
         error.code.as_str() == code
-            && path.is_none_or(|path| error.path == path)
+            && path.is_none_or(|path| is_at(error, path))
             && number("line").is_none_or(|line| line == u64::from(error.position.line))
             && number("column").is_none_or(|column| column == u64::from(error.position.column))
             && words.iter().all(|word| said.contains(&word.to_lowercase()))
@@ -175,6 +185,15 @@ fn expect(expectation: &Value, reported: &[DefinitionError], failures: &mut Vec<
         let place = path.map(|path| format!(" at {path}")).unwrap_or_default();
         failures.push(format!("no {code}{place} that says {words:?}"));
     }
+}
+
+/// Whether the error is at the path. That of a missing field is the path of what lacks it; an
+/// expectation may as well name the field.
+fn is_at(error: &DefinitionError, path: &str) -> bool {
+    let is_missing = matches!(error.code, Code::MissingField | Code::TopLevelMissing);
+    let names_field = |field: &str| error.message.starts_with(&format!("`{field}` "));
+    let field = path.strip_prefix(&error.path).and_then(|rest| rest.strip_prefix('.'));
+    error.path == path || (is_missing && field.is_some_and(names_field))
 }
 
 /// Message and hint, without regard to case: an expectation is about words, not sentences.

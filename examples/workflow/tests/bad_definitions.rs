@@ -41,6 +41,9 @@ fn an_expectation_that_is_not_met_fails() {
     ] {
         assert_eq!(failures(unmet).len(), 1, "{unmet}");
     }
+    // A missing field may be named in the path, and no other.
+    assert_eq!(failures(r#"{"code": "FDL005", "path": "$.steps[0].name"}"#).len(), 0);
+    assert_eq!(failures(r#"{"code": "FDL005", "path": "$.steps[0].type"}"#).len(), 1);
     let good = "version: v1\ntype: flow\nsteps: [{type: pass, name: a}]\n";
     assert_eq!(judge_text(good, &serde_json::json!({"code": "FDL005"})).1.len(), 2);
 }
@@ -153,5 +156,32 @@ fn the_readme_lists_every_code_and_its_example() {
             error.position, error.code, error.path, error.message
         );
         assert!(readme.contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn expectations_come_in_several_forms() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = "version: v1\ntype: flow\nsteps: [{type: pass, nam: a}]\n";
+    let judged = |expected: &str| {
+        std::fs::write(folder.path().join("a.yaml"), bad).unwrap();
+        std::fs::write(folder.path().join("expected.json"), expected).unwrap();
+        let cases = run_bad_cases(folder.path())?;
+        Ok::<_, String>(cases.iter().map(|case| case.failures.len()).collect::<Vec<_>>())
+    };
+    for (expected, failures) in [
+        (r#"{"code": "FDL005"}"#, 0),
+        (r#"{"code": "FDL001"}"#, 1),
+        (r#"{"about": "a remark", "a.yaml": {"code": "FDL006"}}"#, 0),
+        (r#"{"a": {"code": "FDL001"}}"#, 1),
+        (r#"{"a.yaml": [{"code": "FDL005"}, {"code": "FDL001"}]}"#, 1),
+        (r#"{"a.yaml": "FDL005"}"#, 0),
+        (r#"[{"file": "a.yaml", "code": "FDL001"}]"#, 1),
+        (r#"{"cases": [{"name": "a", "code": "FDL005"}]}"#, 0),
+    ] {
+        assert_eq!(judged(expected), Ok(vec![failures]), "{expected}");
+    }
+    for odd in ["", "7", "{}", r#"{"b.yaml": {"code": "FDL001"}}"#, r#"[{"code": "FDL001"}]"#] {
+        assert!(judged(odd).is_err(), "{odd}");
     }
 }
