@@ -39,6 +39,12 @@ fn handles_and_values_can_go_anywhere() {
     value::<Receipt>();
     value::<Receipts>();
     value::<Message>();
+    value::<Permit>();
+    value::<Peeked>();
+    value::<Audit>();
+    value::<Budget>();
+    value::<Topology>();
+    value::<BusStats>();
     value::<Attributes>();
     value::<MessageId>();
     value::<AckId>();
@@ -103,6 +109,11 @@ fn every_future_can_be_spawned() {
     future(|| any::<&Bus>().subscription(""));
     future(|| any::<&Bus>().delete_topic(""));
     future(|| any::<&Bus>().delete_subscription(""));
+    future(|| any::<&Bus>().get_or_create_topic("", any()));
+    future(|| any::<&Bus>().get_or_create_subscription("", "", any()));
+    future(|| any::<&Bus>().declare(any()));
+    future(|| any::<&Bus>().close(Duration::ZERO));
+    future(|| any::<&Bus>().wait_idle());
     future(|| any::<&Bus>().sleep(Duration::ZERO));
     future(|| any::<&Bus>().timeout(Duration::ZERO, async {}));
     future(|| any::<&mut Events>().next());
@@ -110,6 +121,8 @@ fn every_future_can_be_spawned() {
     // Topic
     future(|| any::<&Topic>().publish("x"));
     future(|| any::<&Topic>().publish_many(["x"]));
+    future(|| any::<&Topic>().publish_timeout("x", Duration::ZERO));
+    future(|| any::<&Topic>().reserve(1));
     future(|| any::<&Topic>().subscribe("", any()));
     future(|| any::<&Topic>().update(any()));
     future(|| any::<&Topic>().delete());

@@ -427,3 +427,27 @@ async fn lib_45_a_filter_decides_whose_limit_counts() {
     assert!(nothing_ready(&limited));
     bus.audit().assert_balanced();
 }
+
+#[tokio::test(start_paused = true)]
+async fn lib_42_a_waiting_call_may_be_dropped_after_any_poll() {
+    for polls in 0..4 {
+        let (bus, topic, subscription) = world(1).await;
+        topic.publish("0").await.unwrap();
+        {
+            let mut publishing = pin!(topic.publish("d"));
+            let mut reserving = pin!(topic.reserve(1));
+            let mut timing = pin!(topic.publish_timeout("d", SECOND));
+            for _ in 0..polls {
+                assert!(poll_once(publishing.as_mut()).is_pending());
+                assert!(poll_once(reserving.as_mut()).is_pending());
+                assert!(poll_once(timing.as_mut()).is_pending());
+            }
+            // All three had been woken, or would be next.
+            take_one(&subscription).ack();
+        }
+        assert_eq!(topic.stats().publishers_waiting, 0, "LIB-42");
+        topic.try_publish("1").expect("LIB-42: a dropped waiter holds nothing");
+        assert_eq!(drain(&subscription), ["1"], "D6: dropped before it was ready: not published");
+        bus.audit().assert_balanced();
+    }
+}
