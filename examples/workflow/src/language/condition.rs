@@ -251,7 +251,8 @@ impl fmt::Display for Expression {
             Self::Literal(value) => write!(f, "{value}"),
             Self::Path(path) => write!(f, "{path}"),
             Self::Not(operand) => write!(f, "!{operand}"),
-            Self::Negate(operand) => write!(f, "-{operand}"),
+            // With the blank `- 0` stays an operation; `-0` would be read as one number.
+            Self::Negate(operand) => write!(f, "- {operand}"),
             Self::And(operands) => chain(f, operands, " && "),
             Self::Or(operands) => chain(f, operands, " || "),
             Self::Compare(comparison, left, right) => {

@@ -295,7 +295,9 @@ mod tests {
             ("$.a == 1 && $.b != 2", "(($.a == 1) && ($.b != 2))"),
             ("!$.a == true", "(!$.a == true)"),
             ("!($.a == true)", "!($.a == true)"),
-            ("-$.a<-1", "(-$.a < -1)"),
+            ("-$.a<-1", "(- $.a < -1)"),
+            // A finding of the fuzzer: this is no number.
+            ("- 0 == 0", "(- 0 == 0)"),
             ("\"k\" in $.o", "(\"k\" in $.o)"),
             ("$.in in $.a", "($.in in $.a)"),
             ("$input.x>=1.50e1", "($input.x >= 15.0)"),
@@ -303,7 +305,7 @@ mod tests {
             ("$.a == 1 || $.b == 2 || $.c == 3", "(($.a == 1) || ($.b == 2) || ($.c == 3))"),
             (" true ", "true"),
             ("$.a-b == null", "($.a-b == null)"),
-            ("--1 == 1", "(--1 == 1)"),
+            ("--1 == 1", "(- -1 == 1)"),
         ] {
             assert_eq!(structure(text), expected, "{text}");
             assert_eq!(structure(expected), expected, "{text}");
