@@ -346,7 +346,7 @@ pub(crate) async fn timeout<F: Future>(
 }
 
 /// Waits until an instant on the bus's line of time.
-struct Sleep {
+pub(crate) struct Sleep {
     core: Arc<BusCore>,
     span: Span,
     alarm: Option<(Key, Arc<Alarm>)>,
@@ -362,7 +362,7 @@ enum Bell {
 }
 
 impl Sleep {
-    fn new(core: &Arc<BusCore>, duration: Duration) -> Self {
+    pub(crate) fn new(core: &Arc<BusCore>, duration: Duration) -> Self {
         Self { core: Arc::clone(core), span: Span::round_up(duration), alarm: None }
     }
 }

@@ -526,6 +526,14 @@ impl Delivery {
         self.inner.as_ref().is_some_and(|owned| Arc::ptr_eq(&owned.shared.core, core))
     }
 
+    /// Sets the deadline to a span from now, whatever the limits are.
+    pub(crate) fn extend(&self, span: Span) {
+        if let Some(owned) = &self.inner {
+            // What has ended meanwhile shows when it is settled.
+            let _ = owned.shared.settle(owned.lease, Settle::Deadline(span));
+        }
+    }
+
     /// Takes the delivery out of Rust's hands: nothing is released when it is dropped, and it ends
     /// by its deadline unless it is settled by id.
     pub fn into_ack_id(mut self) -> AckId {

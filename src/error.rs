@@ -131,6 +131,18 @@ pub enum ConfigError {
         /// What was given.
         percent: u8,
     },
+    /// A number is out of its range.
+    #[error("{field} is {value}; it must be from {min} to {max}")]
+    CountOutOfRange {
+        /// Which setting.
+        field: &'static str,
+        /// What was given.
+        value: usize,
+        /// The least that is allowed.
+        min: usize,
+        /// The most that is allowed.
+        max: usize,
+    },
     /// A limit that would let nothing through.
     #[error("{field} must be at least 1")]
     Zero {

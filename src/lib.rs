@@ -63,7 +63,7 @@
 //! - Bad input is an error with a gRPC code, never a panic; every limit is a value.
 //! - Time is a clock of your choice. With a manual one, a month passes in microseconds.
 //!
-//! Not there yet: seek, snapshots, detach, push, or server.
+//! Not there yet: seek, snapshots, detach, push over HTTP, or server.
 //!
 //! What the bus holds is bounded by a [`Budget`]; publishers that find no room wait, in order, or
 //! get their messages back. Each subscription may have a [`BacklogLimit`] of its own.
@@ -84,6 +84,8 @@
 //! | see why a message would reach whom | [`Topic::explain`], [`Topic::would_match`], [`Topic::lint`], [`Topic::filter_stats`] |
 //! | configure | [`TopicConfig`], [`SubscriptionConfig`], [`FlowControl`], [`Expiration`] |
 //! | bound | [`Limits`]: presets `embedded` and `google`; [`Budget`], [`BacklogLimit`] |
+//! | run code per message | [`Subscription::handle`], [`HandlerOptions`], [`Failure`], [`Received`] |
+//! | be called with messages | [`Subscription::push_to`], [`PushEndpoint`], [`PushOptions`] |
 //! | ask and be answered | [`Requester`], [`reply()`] |
 //! | watch | [`SubscriptionStats`], [`TopicStats`], [`Events`] |
 //! | move time | [`Clock`], [`ManualClock`], [`Bus::now`], [`Bus::sleep`], [`Bus::timeout`] |
@@ -131,6 +133,7 @@ mod error;
 mod events;
 mod explain;
 pub mod filter;
+mod handler;
 mod lifecycle;
 mod limits;
 mod message;
@@ -139,7 +142,10 @@ mod observe;
 mod peek;
 mod policy;
 mod publish;
+mod push;
+mod received;
 mod request;
+mod runner;
 mod shell;
 mod stats;
 mod stream;
@@ -168,6 +174,7 @@ pub use error::{
 pub use events::{EVENT_CAPACITY, Event, Events};
 pub use explain::{Explanation, FailedClause, FilterLint, FilterStats, SubscriptionExplanation};
 pub use filter::Filter;
+pub use handler::{HANDLER_CONCURRENCY, Handler, HandlerOptions, HandlerStats};
 pub use lifecycle::{Declared, Topology};
 pub use limits::{Limits, NameGrammar};
 pub use message::{Message, MessageId};
@@ -175,6 +182,8 @@ pub use name::MAX_NAME_BYTES;
 pub use peek::{MessageState, Peeked};
 pub use policy::{DeadLetterPolicy, RetryPolicy};
 pub use publish::Permit;
+pub use push::{DEFAULT_PUSH_WINDOW, PUSH_WINDOW, Push, PushEndpoint, PushOptions, PushStats};
+pub use received::{Failure, Received, Verdict};
 pub use request::{CORRELATION_ID, REPLY_TO, REQUESTER, Requester, reply};
 pub use shell::subscription::forward::{
     DEAD_LETTER_SOURCE_DELIVERY_COUNT, DEAD_LETTER_SOURCE_DELIVERY_ERROR_MESSAGE,

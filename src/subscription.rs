@@ -9,7 +9,7 @@ use tokio::task::coop::poll_proceed;
 use crate::ack_id::AckId;
 use crate::broker::subscription::Settled;
 use crate::config::{FlowControl, SubscriptionConfig, SubscriptionUpdate, check_range};
-use crate::delivery::{Deliveries, Outcome};
+use crate::delivery::{Deliveries, Delivery, Outcome};
 use crate::error::{AckError, AdminError, ConfigError, PullError};
 use crate::events::Event;
 use crate::limits::Limits;
@@ -80,7 +80,10 @@ impl Subscription {
     /// # }).unwrap();
     /// ```
     pub async fn pull(&self, max_messages: usize) -> Result<Deliveries, PullError> {
-        let request = request(max_messages)?;
+        self.wait_for(request(max_messages)?).await
+    }
+
+    async fn wait_for(&self, request: Request) -> Result<Deliveries, PullError> {
         let mut waiting = Waiting { shared: &self.shared, ticket: None };
         poll_fn(|cx| {
             let turn = ready!(poll_proceed(cx));
@@ -106,6 +109,23 @@ impl Subscription {
         let mut deliveries = Deliveries::none(&self.shared);
         self.shared.lease(request(max_messages)?, deliveries.batch())?;
         Ok(deliveries)
+    }
+
+    /// Waits for one message, for a runner.
+    pub(crate) async fn pull_one(&self) -> Result<Delivery, PullError> {
+        loop {
+            let batch = self.wait_for(ONE).await?;
+            if let Some(delivery) = batch.into_iter().next() {
+                return Ok(delivery);
+            }
+        }
+    }
+
+    /// One message that is ready now, for a runner.
+    pub(crate) fn try_pull_one(&self) -> Result<Option<Delivery>, PullError> {
+        let mut deliveries = Deliveries::none(&self.shared);
+        self.shared.lease(ONE, deliveries.batch())?;
+        Ok(deliveries.into_iter().next())
     }
 
     /// A stream of single deliveries, leased one by one as the stream is polled (STR-11).
@@ -272,6 +292,9 @@ pub(crate) fn config_checked(
 ) -> Result<SubscriptionConfig, ConfigError> {
     config.checked(limits)
 }
+
+/// What a runner asks for at a time.
+const ONE: Request = Request { max_messages: 1, owner: 0, one_per_key: true, ack_deadline: None };
 
 fn request(max_messages: usize) -> Result<Request, PullError> {
     if max_messages == 0 {

@@ -88,6 +88,10 @@ impl Span {
         self.0
     }
 
+    pub(crate) fn to_duration(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+
     /// Rounds up, so that nothing is early.
     pub(crate) fn round_up(duration: Duration) -> Span {
         let millis = duration.as_nanos().div_ceil(1_000_000);

@@ -36,6 +36,14 @@ fn handles_and_values_can_go_anywhere() {
     value::<Events>();
     value::<Event>();
     value::<Requester>();
+    value::<Handler>();
+    value::<HandlerOptions>();
+    value::<HandlerStats>();
+    value::<Push>();
+    value::<PushOptions>();
+    value::<PushStats>();
+    value::<Received>();
+    value::<Failure>();
     value::<Receipt>();
     value::<Receipts>();
     value::<Message>();
@@ -136,6 +144,12 @@ fn every_future_can_be_spawned() {
     future(|| any::<&mut DeliveryStream>().next());
     future(|| any::<&mut BatchStream>().next());
     future(|| any::<Delivery>().ack());
+    // Handlers and push
+    future(|| any::<Handler>().drain());
+    future(|| any::<&Handler>().ended());
+    future(|| any::<Push>().drain());
+    future(|| any::<&Push>().ended());
+    future(|| any::<&Received>().lost());
     // Request and reply
     future(|| Requester::new(any(), "", ""));
     future(|| any::<&Requester>().request("x", Duration::ZERO));

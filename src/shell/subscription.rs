@@ -262,6 +262,11 @@ impl SubscriptionShared {
         self.state.lock().config.clone()
     }
 
+    /// How long a hand-out of now is leased.
+    pub(crate) fn ack_deadline(&self) -> Span {
+        self.state.lock().ack_deadline
+    }
+
     pub(crate) fn retention(&self) -> Span {
         self.state.lock().retention
     }
@@ -978,6 +983,12 @@ impl SubscriptionShared {
                 topic: self.topic.name.to_string(),
             });
         }
+    }
+
+    /// Whether the subscription takes calls.
+    pub(crate) fn check_here(&self) -> Result<(), AdminError> {
+        let reading = self.core.read();
+        self.enter(reading).map(drop).map_err(|end| self.admin_error(end))
     }
 
     pub(crate) fn admin_error(&self, end: End) -> AdminError {

@@ -1,0 +1,202 @@
+//! Runs work on every delivery of a subscription: tasks that take one message at a time.
+//!
+//! What handlers and push have in common. There are as many tasks as deliveries at once, and one
+//! that waits; they are started when they are needed. What is done with a delivery is the `Work`'s
+//! business, which settles it; how many and when is the gate's.
+
+mod gate;
+mod pace;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub(crate) use self::gate::{Either, Gate, GateView, either};
+pub(crate) use self::pace::{HandlerPace, MAX_BACKOFF, MIN_BACKOFF, Pace, PushPace, doubled};
+use crate::delivery::Delivery;
+use crate::error::PullError;
+use crate::subscription::Subscription;
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering};
+
+/// What is done with each delivery.
+pub(crate) trait Work: Send + Sync + 'static {
+    /// Works on a delivery and settles it. Does not panic.
+    fn work(&self, delivery: Delivery, gate: &Gate) -> impl Future<Output = ()> + Send;
+}
+
+/// Tasks that work on a subscription; stopped when dropped.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    subscription: Subscription,
+    gate: Gate,
+    tasks: Mutex<JoinSet<()>>,
+    /// Tasks that have no delivery.
+    idle: AtomicUsize,
+    max_tasks: usize,
+    runtime: Handle,
+    ended: watch::Sender<Option<PullError>>,
+}
+
+impl Runner {
+    /// Starts with one task; there are never more than `max_tasks`.
+    pub(crate) fn start(
+        subscription: &Subscription,
+        runtime: Handle,
+        pace: Pace,
+        max_tasks: usize,
+        work: Arc<impl Work>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            subscription: subscription.clone(),
+            gate: Gate::new(&subscription.shared().core, pace),
+            tasks: Mutex::new(JoinSet::new()),
+            idle: AtomicUsize::new(0),
+            max_tasks,
+            runtime,
+            ended: watch::Sender::new(None),
+        });
+        shared.add_task(&work);
+        Self { shared }
+    }
+
+    pub(crate) fn gate(&self) -> GateView {
+        self.shared.gate.view()
+    }
+
+    /// Takes no more, finishes what runs.
+    pub(crate) async fn drain(&self) {
+        let mut tasks = self.stop();
+        while tasks.join_next().await.is_some() {}
+    }
+
+    fn stop(&self) -> JoinSet<()> {
+        self.shared.gate.stop();
+        std::mem::take(&mut *self.shared.tasks.lock())
+    }
+
+    /// Waits until no more messages can come, and says why.
+    pub(crate) async fn ended(&self) -> PullError {
+        let mut ended = self.shared.ended.subscribe();
+        let error = ended.wait_for(Option::is_some).await;
+        error.ok().and_then(|error| error.clone()).unwrap_or(PullError::Closed)
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // Dropping the set ends the tasks, and what they hold is released.
+        drop(self.stop());
+    }
+}
+
+impl Shared {
+    fn add_task(self: &Arc<Self>, work: &Arc<impl Work>) {
+        let mut tasks = self.tasks.lock();
+        if self.gate.is_stopping() || tasks.len() >= self.max_tasks {
+            return;
+        }
+        self.idle.fetch_add(1, Ordering::SeqCst);
+        tasks.spawn_on(take_turns(Arc::clone(self), Arc::clone(work)), &self.runtime);
+    }
+
+    /// The next message; `None` if something else is to be done first.
+    async fn take(&self) -> Result<Option<Delivery>, PullError> {
+        if let Some(delivery) = self.subscription.try_pull_one()? {
+            return Ok(Some(delivery));
+        }
+        let interruption = self.gate.interruption();
+        if self.gate.is_closed() {
+            return Ok(None);
+        }
+        // A pause that has begun comes before a message that is there.
+        match either(interruption, self.subscription.pull_one()).await {
+            Either::First(()) => Ok(None),
+            Either::Second(pulled) => pulled.map(Some),
+        }
+    }
+}
+
+async fn take_turns(shared: Arc<Shared>, work: Arc<impl Work>) {
+    while let Some(mut permit) = shared.gate.enter().await {
+        match shared.take().await {
+            Ok(Some(delivery)) => {
+                permit.run();
+                if shared.idle.fetch_sub(1, Ordering::SeqCst) == 1 {
+                    shared.add_task(&work);
+                }
+                work.work(delivery, &shared.gate).await;
+                shared.idle.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                shared.ended.send_replace(Some(error));
+                shared.gate.stop();
+                return;
+            }
+        }
+        drop(permit);
+        // Work that never waits must not keep everything else on this thread from running.
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+/// What a future came to: its output, or what it panicked with.
+pub(crate) type Caught<T> = Result<T, Box<dyn Any + Send>>;
+
+/// A future whose panics are values. It is made under the same protection.
+pub(crate) struct CatchPanics<F> {
+    future: Option<Pin<Box<F>>>,
+    panicked: Option<Box<dyn Any + Send>>,
+}
+
+impl<F: Future> CatchPanics<F> {
+    pub(crate) fn new(make: impl FnOnce() -> F) -> Self {
+        match catch_unwind(AssertUnwindSafe(make)) {
+            Ok(future) => Self { future: Some(Box::pin(future)), panicked: None },
+            Err(panicked) => Self { future: None, panicked: Some(panicked) },
+        }
+    }
+
+    /// Drops the future; it is user code, too.
+    fn finish(&mut self) -> Caught<()> {
+        let future = self.future.take();
+        catch_unwind(AssertUnwindSafe(|| drop(future)))
+    }
+}
+
+impl<F: Future> Future for CatchPanics<F> {
+    type Output = Caught<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(future) = this.future.as_mut() else {
+            let panicked = this.panicked.take();
+            return Poll::Ready(Err(panicked.unwrap_or_else(|| Box::new("polled after its end"))));
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        let output = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(output)) => Ok(output),
+            Err(panicked) => Err(panicked),
+        };
+        let finished = this.finish();
+        Poll::Ready(output.and_then(|output| finished.map(|()| output)))
+    }
+}
+
+impl<F> Drop for CatchPanics<F> {
+    fn drop(&mut self) {
+        let future = self.future.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+    }
+}
