@@ -4,7 +4,7 @@
 //! and timers set only once the store has it (J-32, J-35). Where a commit is dear, transitions that
 //! are ready at the same time share one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -39,6 +39,9 @@ pub(crate) struct Engine {
     group: Mutex<Vec<Op>>,
     group_ready: Arc<Notify>,
     pub(crate) tick: Arc<Notify>,
+    /// Rows of the outbox that whoever wrote them is about to publish: the ticker leaves them.
+    in_hand: Mutex<HashMap<u64, Arc<Vec<OutboxKey>>>>,
+    hands: AtomicU64,
     /// When the ticker wakes by itself, in milliseconds.
     wakes_at: AtomicU64,
 }
@@ -77,13 +80,33 @@ pub(crate) struct Counters {
 #[derive(Debug, Default)]
 pub(crate) struct After {
     pub(crate) changed: Vec<JobId>,
-    pub(crate) publish: Vec<(OutboxKey, Message)>,
+    /// Rows whose messages are published right after the commit, and these messages.
+    pub(crate) keys: Vec<OutboxKey>,
+    pub(crate) messages: Vec<Message>,
+    /// Under which number the rows are in hand.
+    hand: Option<u64>,
     pub(crate) earliest: Option<Timestamp>,
 }
 
 impl After {
     pub(crate) fn due(&mut self, at: Option<Timestamp>) {
         self.earliest = self.earliest.into_iter().chain(at).min();
+    }
+}
+
+/// Lets go of rows when they are removed, or when that has failed.
+struct InHand {
+    engine: Arc<Engine>,
+    hand: u64,
+    removed: bool,
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.engine.let_go(self.hand);
+        if !self.removed {
+            self.engine.tick.notify_one();
+        }
     }
 }
 
@@ -114,6 +137,8 @@ impl Engine {
             group: Mutex::default(),
             group_ready: Arc::default(),
             tick: Arc::default(),
+            in_hand: Mutex::default(),
+            hands: AtomicU64::new(0),
             wakes_at: AtomicU64::new(u64::MAX),
         })
     }
@@ -179,8 +204,20 @@ impl Engine {
         let mut after = After::default();
         let now = self.now();
         let _in_order = self.commits.lock();
-        self.store
-            .write(undo, &mut |tx| work(&mut Tx { tx, engine: self, now, after: &mut after }))?;
+        let written = self.store.write(undo, &mut |tx| {
+            work(&mut Tx { tx, engine: self, now, after: &mut after })?;
+            if !after.keys.is_empty() {
+                // Before the commit, so that the ticker never sees the rows without this.
+                let hand = self.hands.fetch_add(1, Ordering::Relaxed);
+                self.in_hand.lock().insert(hand, Arc::new(std::mem::take(&mut after.keys)));
+                after.hand = Some(hand);
+            }
+            Ok(())
+        });
+        if let Err(error) = written {
+            after.hand.inspect(|hand| self.let_go(*hand));
+            return Err(error);
+        }
         if !self.hub.is_empty() {
             for id in &after.changed {
                 if self.hub.is_watched(id) {
@@ -193,13 +230,14 @@ impl Engine {
 
     /// What follows a commit: publishes, then forgets the rows of the outbox; sets the timer.
     fn act(self: &Arc<Self>, after: After) {
-        if !after.publish.is_empty() {
-            let (keys, messages): (Vec<OutboxKey>, Vec<Message>) =
-                after.publish.into_iter().unzip();
-            match self.publish(messages) {
-                Ok(()) => self.forget(keys),
-                // The rows are still there; the ticker tries again.
-                Err(_) => self.tick.notify_one(),
+        if let Some(hand) = after.hand {
+            match self.publish(after.messages) {
+                Ok(()) => self.forget(hand),
+                Err(_) => {
+                    // The rows are still there; the ticker tries again.
+                    self.let_go(hand);
+                    self.tick.notify_one();
+                }
             }
         }
         if after.earliest.is_some_and(|at| at.as_millis() < self.wakes_at.load(Ordering::SeqCst)) {
@@ -223,16 +261,37 @@ impl Engine {
     }
 
     /// Removes rows whose messages are published. Nobody waits for it: published twice is harmless.
-    pub(crate) fn forget(self: &Arc<Self>, keys: Vec<OutboxKey>) {
-        let remove = move |tx: &mut Tx<'_>| {
-            keys.iter().try_for_each(|key| tx.tx.remove_outbox(key))?;
-            Ok(Box::new(drop) as Told)
-        };
+    fn forget(self: &Arc<Self>, hand: u64) {
+        let Some(keys) = self.in_hand.lock().get(&hand).cloned() else { return };
+        let remove =
+            move |tx: &mut Tx<'_>| keys.iter().try_for_each(|key| tx.tx.remove_outbox(key));
         if self.store.shares_commits() {
-            self.join_group(Box::new(remove));
-        } else if self.commit_alone(false, remove).is_err() {
+            let guard = InHand { engine: Arc::clone(self), hand, removed: false };
+            self.join_group(Box::new(move |tx| {
+                remove(tx)?;
+                Ok(Box::new(move |committed: Result<(), StoreError>| {
+                    // Named whole, or the closure would take one field and leave the guard.
+                    let mut guard = guard;
+                    guard.removed = committed.is_ok();
+                }))
+            }));
+            return;
+        }
+        let failed = self.commit_alone(false, remove).is_err();
+        self.let_go(hand);
+        if failed {
             self.tick.notify_one();
         }
+    }
+
+    fn let_go(&self, hand: u64) {
+        self.in_hand.lock().remove(&hand);
+    }
+
+    /// The rows that somebody is about to publish.
+    pub(crate) fn in_hand(&self) -> HashSet<OutboxKey> {
+        let in_hand: Vec<_> = self.in_hand.lock().values().cloned().collect();
+        in_hand.iter().flat_map(|keys| keys.iter().cloned()).collect()
     }
 
     fn join_group(&self, op: Op) {

@@ -3,6 +3,7 @@
 //!
 //! One task that sleeps until something is due; nothing polls.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -24,18 +25,20 @@ pub(crate) async fn run(engine: Weak<Engine>, tick: Arc<Notify>) {
         let Some(engine) = engine.upgrade() else { return };
         // Whatever is filed while this looks around asks for another look.
         engine.set_wake(None);
-        let worked = async { drain(&engine).await.and(sweep(&engine).await) }.await;
-        let (bus, wait) = match worked.and_then(|()| next(&engine)) {
+        let drained = drain(&engine).await;
+        let shortest = if drained == Ok(true) { IN_HAND_PAUSE } else { SHORTEST };
+        let swept = sweep(&engine).await;
+        let (bus, wait) = match drained.and(swept).and_then(|()| next(&engine)) {
             Ok(Some(at)) => {
                 engine.set_wake(Some(at));
-                (engine.bus.clone(), Some(engine.now().until(at)))
+                (engine.bus.clone(), Some(engine.now().until(at).max(shortest)))
             }
             Ok(None) => (engine.bus.clone(), None),
             Err(_) => (engine.bus.clone(), Some(STORE_PAUSE)),
         };
         drop(engine);
         match wait {
-            Some(wait) => drop(bus.timeout(wait.max(SHORTEST), tick.notified()).await),
+            Some(wait) => drop(bus.timeout(wait, tick.notified()).await),
             None => tick.notified().await,
         }
         if bus.topics().is_empty() {
@@ -47,17 +50,30 @@ pub(crate) async fn run(engine: Weak<Engine>, tick: Arc<Notify>) {
 
 /// A publish that fails is not tried again at once.
 const SHORTEST: Duration = Duration::from_millis(1);
+/// Rows that somebody is about to publish are looked at again after this.
+const IN_HAND_PAUSE: Duration = Duration::from_millis(100);
 
 fn next(engine: &Engine) -> Result<Option<Timestamp>, StoreError> {
     let (due, outbox) = (engine.store.next_due()?, engine.store.next_outbox()?);
     Ok(due.into_iter().chain(outbox).min())
 }
 
-/// Publishes what is due, and forgets it afterwards (J-35).
-pub(crate) async fn drain(engine: &Arc<Engine>) -> Result<(), StoreError> {
+/// Publishes what is due, and forgets it afterwards (J-35). Answers whether it left rows to those
+/// who have just written them.
+pub(crate) async fn drain(engine: &Arc<Engine>) -> Result<bool, StoreError> {
     loop {
-        let rows = engine.store.outbox(engine.now(), SWEEP_BATCH)?;
-        let full = rows.len() == SWEEP_BATCH;
+        let mut rows = engine.store.outbox(engine.now(), SWEEP_BATCH)?;
+        let found = rows.len();
+        if found > 0 {
+            // Rows are taken in hand before they can be seen and removed before they are let go:
+            // one that is seen before and after, and in nobody's hand in between, is left over.
+            let in_hand = engine.in_hand();
+            let again = engine.store.outbox(engine.now(), SWEEP_BATCH)?;
+            let again: HashSet<&OutboxKey> = again.iter().map(|row| &row.key).collect();
+            rows.retain(|row| again.contains(&row.key) && !in_hand.contains(&row.key));
+        }
+        let skipped = rows.len() < found;
+        let full = found == SWEEP_BATCH && !skipped;
         let mut keys = Vec::with_capacity(rows.len());
         let mut jobs: Vec<Message> = Vec::new();
         for row in rows {
@@ -88,7 +104,7 @@ pub(crate) async fn drain(engine: &Arc<Engine>) -> Result<(), StoreError> {
                 .await?;
         }
         if !full {
-            return Ok(());
+            return Ok(skipped);
         }
     }
 }

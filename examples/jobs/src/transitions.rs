@@ -185,7 +185,10 @@ impl Tx<'_> {
         self.after.changed.push(key.id.clone());
         self.tx.push_outbox(&OutboxRow { key: key.clone(), message: None })?;
         match message {
-            Some(message) => self.after.publish.push((key, message)),
+            Some(message) => {
+                self.after.keys.push(key);
+                self.after.messages.push(message);
+            }
             None => self.after.due(Some(key.at)),
         }
         Ok(())
