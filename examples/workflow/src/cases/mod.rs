@@ -11,5 +11,6 @@ mod files;
 mod runner;
 
 pub use doubles::Doubles;
+pub(crate) use doubles::reply as reply_to;
 pub use files::{Action, ActionKind, Case, CaseError, Expected};
 pub use runner::{CaseOptions, CaseStore, Outcome, run};

@@ -362,12 +362,11 @@ impl Engine {
         let Some(live) = self.live.get(&sequence) else { return };
         let Some(step) = live.program.step(step) else { return };
         let StepKind::Task(definition) = &step.kind else { return };
-        if task_topic(&definition.resource.target).is_none() {
-            return;
-        }
+        let Some(topic) = task_topic(&definition.resource.target) else { return };
         let task_id = format!("{}/{task}", live.head.name);
         let message = Message::new("")
             .with_attribute("type", "task-cancel")
+            .with_attribute("topic", cut(&topic, ATTRIBUTE_CHARS))
             .with_attribute("flow", &live.head.flow)
             .with_attribute("execution", &live.head.name)
             .with_attribute("task_id", &task_id)

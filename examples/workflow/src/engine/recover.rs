@@ -58,6 +58,7 @@ impl Engine {
             staged: Batch::new(),
             commands: VecDeque::new(),
             invocations: Invocations::default(),
+            waiting: HashMap::new(),
             failed: None,
             stats: EngineStats::default(),
         };

@@ -48,6 +48,8 @@ pub struct Engine {
     pub(super) staged: Batch,
     pub(super) commands: VecDeque<(Sequence, Command)>,
     pub(super) invocations: Invocations,
+    /// Who waits for the end of an execution.
+    pub(super) waiting: HashMap<Sequence, Vec<tokio::sync::oneshot::Sender<()>>>,
     pub(super) failed: Option<StoreError>,
     pub(super) stats: EngineStats,
 }
@@ -176,6 +178,24 @@ impl Engine {
         self.live.len()
     }
 
+    /// The state of an execution that runs: for tests and tools.
+    pub fn state(&self, flow: &str, name: &str) -> Option<&State> {
+        let sequence = self.names.get(&(Arc::from(name), Arc::from(flow)))?;
+        self.live.get(sequence).map(|live| &live.state)
+    }
+
+    /// Tells `told` when an execution that runs has ended.
+    pub(crate) fn tell_end(
+        &mut self,
+        flow: &str,
+        name: &str,
+        told: tokio::sync::oneshot::Sender<()>,
+    ) {
+        if let Some(sequence) = self.names.get(&(Arc::from(name), Arc::from(flow))) {
+            self.waiting.entry(*sequence).or_default().push(told);
+        }
+    }
+
     pub(super) fn now(&self) -> Timestamp {
         Timestamp::from(self.bus.now())
     }
@@ -235,6 +255,10 @@ impl Engine {
         };
         let transition = step(&context, &mut live.state, signals, now);
         for task in heartbeats {
+            let open = live.state.task_frame(task);
+            if open.is_none_or(|(_, _, task)| task.heartbeat.is_none()) {
+                continue;
+            }
             self.staged.put(
                 Table::Heartbeat,
                 event_key(sequence, task),
@@ -349,6 +373,10 @@ impl Engine {
     /// Tells whoever waits for an execution that it has ended, and forgets it.
     fn finished(&mut self, sequence: Sequence) {
         let Some(live) = self.live.remove(&sequence) else { return };
+        for waiting in self.waiting.remove(&sequence).into_iter().flatten() {
+            // Who has gone away need not be told.
+            let _ = waiting.send(());
+        }
         self.names.remove(&(Arc::clone(&live.head.name), Arc::clone(&live.head.flow)));
         if let Some(due) = live.due {
             self.due.remove(&(due, sequence));

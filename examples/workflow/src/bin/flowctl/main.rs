@@ -5,6 +5,7 @@
 
 mod bad;
 mod case;
+mod run;
 mod validate;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Checks a definition and prints all its errors and warnings.
     Validate(validate::Arguments),
+    /// Runs one execution with doubles of its workers and draws its history.
+    Run(run::Arguments),
     /// Runs folders of cases.
     Case(case::Arguments),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     };
     match arguments.command {
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Case(arguments) => case::run(&arguments),
     }
 }

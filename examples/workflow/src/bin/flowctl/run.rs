@@ -1,0 +1,113 @@
+//! `flowctl run`: one execution in virtual time, with its history drawn.
+//!
+//! Workers are doubles, as in cases; the script is that of cases too.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use workflow::cases::{Case, CaseOptions, CaseStore, Expected, run as play};
+use workflow::draw;
+use workflow::engine::Status;
+
+/// The arguments of the subcommand.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// The definition.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The Input of the execution: JSON text, or `@` and a file of it.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    input: String,
+    /// Doubles of workers, as `workers.json` of a case.
+    #[arg(long, value_name = "FILE")]
+    workers: Option<PathBuf>,
+    /// What is done at which time, as `script.json` of a case.
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// In virtual time: without waiting. The doubles need no other.
+    #[arg(long = "virtual")]
+    virtual_time: bool,
+    /// The file of the journal; in memory without.
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+}
+
+/// Exit code 0 when the execution succeeded, 1 when it failed or is not over, 3 when it timed out
+/// or was stopped.
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    if !arguments.virtual_time {
+        return crate::usage_error("workers of this command are doubles: say --virtual");
+    }
+    let case = match case_of(arguments) {
+        Ok(case) => case,
+        Err(why) => return crate::usage_error(&why),
+    };
+    let store = match &arguments.store {
+        Some(file) => CaseStore::File(file.clone()),
+        None => CaseStore::Memory,
+    };
+    let outcome = match play(&case, &CaseOptions { store, ..CaseOptions::default() }) {
+        Ok(outcome) => outcome,
+        Err(why) => {
+            eprintln!("flowctl: {why}");
+            return ExitCode::from(crate::DEFINITION);
+        }
+    };
+    let description = &outcome.description;
+    let last = outcome.events.last().map(|event| event.time).unwrap_or_default();
+    print!("{}", draw::history(&outcome.events, &description.name));
+    println!();
+    print!("{}", draw::timeline(&outcome.events, description.ended.unwrap_or(last)));
+    println!();
+    println!("{}", description.view());
+    for difference in &outcome.differences {
+        eprintln!("flowctl: {difference}");
+    }
+    ExitCode::from(match description.status {
+        Status::Succeeded if outcome.differences.is_empty() => 0,
+        Status::TimedOut | Status::Stopped => STOPPED,
+        Status::Succeeded | Status::Failed | Status::Running | Status::Starting => 1,
+    })
+}
+
+fn case_of(arguments: &Arguments) -> Result<Case, String> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let json = |text: &str, what: &str| {
+        serde_json::from_str(text).map_err(|error| format!("{what}: {error}"))
+    };
+    let input = match arguments.input.strip_prefix('@') {
+        Some(file) => read(Path::new(file))?,
+        None => arguments.input.clone(),
+    };
+    let workers = match &arguments.workers {
+        Some(path) => serde_json::from_str(&read(path)?)
+            .map_err(|error| format!("{}: {error}", path.display()))?,
+        None => BTreeMap::new(),
+    };
+    let script = match &arguments.script {
+        Some(path) => serde_json::from_str(&read(path)?)
+            .map_err(|error| format!("{}: {error}", path.display()))?,
+        None => Vec::new(),
+    };
+    let name = arguments.file.file_stem().unwrap_or_default().to_string_lossy();
+    // A name that is none for a flow gives way to one that is.
+    let fits = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let name = if fits { name.into_owned() } else { "flow".to_owned() };
+    Ok(Case {
+        name,
+        definition: read(&arguments.file)?,
+        input: json(&input, "--input")?,
+        workers,
+        script,
+        expected: Expected::default(),
+        subflows: BTreeMap::new(),
+    })
+}
+
+/// The execution timed out or was stopped.
+const STOPPED: u8 = 3;
