@@ -112,11 +112,10 @@ impl Flows {
     /// # Errors
     ///
     /// [`WorkerError`].
-    pub fn register<F, R, E>(&self, resource: &str, function: F) -> Result<(), WorkerError>
+    pub fn register<F, R>(&self, resource: &str, function: F) -> Result<(), WorkerError>
     where
         F: Fn(Value, TaskContext) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<Value, E>> + Send + 'static,
-        E: Into<TaskError>,
+        R: Future<Output = Result<Value, TaskError>> + Send + 'static,
     {
         Worker::new(&self.bus, resource)?.spawn(function);
         Ok(())

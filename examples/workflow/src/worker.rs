@@ -165,11 +165,10 @@ impl Worker {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub fn spawn<F, R, E>(self, function: F)
+    pub fn spawn<F, R>(self, function: F)
     where
         F: Fn(Value, TaskContext) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<Value, E>> + Send + 'static,
-        E: Into<TaskError>,
+        R: Future<Output = Result<Value, TaskError>> + Send + 'static,
     {
         let shared = Arc::new(Shared::default());
         tokio::spawn(take_cancellations(self.cancellations, Arc::clone(&shared)));
@@ -181,11 +180,7 @@ impl Worker {
                     let job = Job { bus: bus.clone(), shared: Arc::clone(&shared), max_delivery };
                     let function = Arc::clone(&function);
                     tokio::spawn(async move {
-                        job.work(delivery, move |input, context| {
-                            let running = function(input, context);
-                            async move { running.await.map_err(Into::into) }
-                        })
-                        .await;
+                        job.work(delivery, |input, context| function(input, context)).await;
                     });
                 }
             }

@@ -30,7 +30,10 @@ type: flow
 steps:
   - {type: wait, name: pause, duration: 1}
   - {type: pass, name: p}
-  - {type: choice, name: again, choices: [{condition: '$.stop == true', goto: done}], default: {goto: pause}}
+  - type: choice
+    name: again
+    choices: [{condition: '$.stop == true', goto: done}]
+    default: {goto: pause}
   - {type: succeed, name: done}
 ";
 

@@ -40,7 +40,7 @@ async fn a_function_answers() {
     let (_bus, flows) = flows(&task("")).await;
     let double = |input: Value, _| async move {
         let n = input["n"].as_i64().ok_or(("BadInput", "n is no number"))?;
-        Ok::<_, (&str, &str)>(json!({"n": 2 * n}))
+        Ok::<_, TaskError>(json!({"n": 2 * n}))
     };
     flows.register(RESOURCE, double).unwrap();
     begin(&flows, json!({"n": 4})).await;
@@ -77,7 +77,7 @@ async fn errors_and_panics_are_results() {
         flows
             .register(RESOURCE, move |_, _| async move {
                 assert_eq!(how, "error", "panics on purpose");
-                Err::<Value, _>(("Mine", "because"))
+                Err::<Value, _>(TaskError::new("Mine", "because"))
             })
             .unwrap();
         begin(&flows, json!({})).await;

@@ -267,6 +267,20 @@ impl Engine {
         Ok(started)
     }
 
+    /// Starts executions in one commit; answers each.
+    ///
+    /// # Errors
+    ///
+    /// [`FlowError::Unavailable`] if the store fails; what is refused is among the answers.
+    pub fn start_executions(
+        &mut self,
+        starts: Vec<StartExecution>,
+    ) -> Result<Vec<Result<Started, FlowError>>, FlowError> {
+        let started = starts.into_iter().map(|start| self.stage_start(start, None)).collect();
+        self.commit()?;
+        Ok(started)
+    }
+
     /// Stops an execution.
     ///
     /// # Errors
