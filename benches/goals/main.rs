@@ -15,6 +15,7 @@ mod filters;
 mod measure;
 mod message;
 mod peers;
+mod policies;
 mod table;
 
 use table::Table;
@@ -33,12 +34,15 @@ const ROWS: &[Row] = &[
     ("10", filters::prefix),
     ("11", filters::create),
     ("change", filters::change),
+    ("15", policies::random_deadlines),
     ("16", message::attributes),
     ("17", message::payload_shared),
     ("18", message::payload_copied),
     ("19", calls::counted),
     ("20", calls::start_up),
     ("idle", calls::idle),
+    ("policies", policies::unused_policies),
+    ("ordered", policies::ordered),
 ];
 
 fn main() {

@@ -1,0 +1,138 @@
+//! Row 15 and the rows of policies: many leases with deadlines of their own, order by key, and what
+//! policies cost where nothing fails.
+
+use std::time::{Duration, Instant};
+
+use siftbus::{
+    AckId, Bus, DeadLetterPolicy, Message, RetryPolicy, Subscription, SubscriptionConfig, Topic,
+    TopicConfig,
+};
+
+use crate::cycle::{BATCH, borrowed};
+use crate::measure::{Sample, median, one_thread, payload, race, wall};
+use crate::table::{Goal, Line, Table};
+
+async fn bus_with(config: SubscriptionConfig) -> (Bus, Topic, Subscription) {
+    let bus = Bus::new();
+    bus.create_topic("dead", TopicConfig::new()).await.unwrap();
+    let topic = bus.create_topic("topic", TopicConfig::new()).await.unwrap();
+    let subscription = topic.subscribe("subscription", config).await.unwrap();
+    (bus, topic, subscription)
+}
+
+/// The cycle of row 1 with a retry and a dead-letter policy, beside the same without.
+pub(crate) fn unused_policies(table: &mut Table) {
+    const BATCHES: usize = 1_000;
+    const UNITS: usize = BATCHES * BATCH;
+    let runtime = one_thread();
+    let payload = payload(16);
+    let plain = runtime.block_on(bus_with(SubscriptionConfig::new()));
+    let config = SubscriptionConfig::new()
+        .retry_policy(RetryPolicy::new())
+        .dead_letter_policy(DeadLetterPolicy::new("dead"));
+    let with = runtime.block_on(bus_with(config));
+    let run = |(_, topic, subscription): &(Bus, Topic, Subscription)| {
+        let make = || Message::new(payload.clone());
+        wall(UNITS, || runtime.block_on(borrowed(topic, subscription, BATCHES, make)))
+    };
+    let results = race(31, vec![Box::new(|| run(&with)), Box::new(|| run(&plain))]);
+    table.add(Line {
+        row: "policies",
+        what: "row 1 with a retry and a dead-letter policy".into(),
+        ours: format!("{:.1} ns", results.nanos(0)),
+        peer: format!("without {:.1} ns", results.nanos(1)),
+        judged: results.ratio(0, 1),
+        goal: Goal::AtMost(1.1),
+        stretch: Goal::AtMost(1.02),
+    });
+}
+
+/// Messages of 10,000 keys on an ordered subscription, beside the same on an unordered one.
+pub(crate) fn ordered(table: &mut Table) {
+    const KEYS: usize = 10_000;
+    const BATCHES: usize = 500;
+    const UNITS: usize = BATCHES * BATCH;
+    let runtime = one_thread();
+    let payload = payload(16);
+    let keyed: Vec<Message> = (0..KEYS)
+        .map(|n| Message::new(payload.clone()).with_ordering_key(format!("key-{n}")))
+        .collect();
+    let next = std::cell::Cell::new(0);
+    let make = || {
+        next.set((next.get() + 1) % KEYS);
+        keyed[next.get()].clone()
+    };
+    let plain = runtime.block_on(bus_with(SubscriptionConfig::new()));
+    let ordered = runtime.block_on(bus_with(SubscriptionConfig::new().message_ordering(true)));
+    let run = |(_, topic, subscription): &(Bus, Topic, Subscription)| {
+        wall(UNITS, || runtime.block_on(borrowed(topic, subscription, BATCHES, make)))
+    };
+    let results = race(31, vec![Box::new(|| run(&ordered)), Box::new(|| run(&plain))]);
+    table.add(Line {
+        row: "ordered",
+        what: "10,000 keys in turn, batches of 100, ordered".into(),
+        ours: format!("{:.1} ns", results.nanos(0)),
+        peer: format!("unordered {:.1} ns", results.nanos(1)),
+        judged: results.ratio(0, 1),
+        goal: Goal::AtMost(1.5),
+        stretch: Goal::AtMost(1.2),
+    });
+}
+
+/// A million leases whose deadlines are moved in random order, then acknowledged in random order.
+pub(crate) fn random_deadlines(table: &mut Table) {
+    const LEASES: usize = 1_000_000;
+    const IDS: usize = 1_000;
+    const ROUNDS: usize = 3;
+    let runtime = one_thread();
+    let (mut modifies, mut acks) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let (_bus, topic, subscription) = runtime.block_on(bus_with(SubscriptionConfig::new()));
+        let payload = payload(16);
+        let all = (0..LEASES).map(|_| Message::new(payload.clone()));
+        runtime.block_on(topic.publish_many(all)).unwrap();
+        let batch = subscription.try_pull(LEASES).unwrap();
+        let mut ids: Vec<AckId> = batch.into_iter().map(|one| one.into_ack_id()).collect();
+        let mut random = round as u64 + 1;
+        shuffle(&mut ids, &mut random);
+        modifies.push(per_id(&ids, IDS, |ids| {
+            let deadline = Duration::from_millis(60_000 + next(&mut random) % 600_000);
+            runtime.block_on(subscription.modify_ack_deadline(ids, deadline)).unwrap();
+        }));
+        shuffle(&mut ids, &mut random);
+        acks.push(per_id(&ids, IDS, |ids| {
+            runtime.block_on(subscription.acknowledge(ids)).unwrap();
+        }));
+    }
+    for (what, nanos) in [("modify", median(modifies)), ("ack", median(acks))] {
+        table.add(Line {
+            row: "15",
+            what: format!("1,000,000 leases: {what} in random order, 1,000 ids a call"),
+            ours: format!("{nanos:.1} ns"),
+            peer: String::new(),
+            judged: nanos,
+            goal: Goal::AtMost(30.0),
+            stretch: Goal::AtMost(10.0),
+        });
+    }
+}
+
+fn per_id(ids: &[AckId], at_once: usize, mut act: impl FnMut(&[AckId])) -> f64 {
+    let start = Instant::now();
+    ids.chunks(at_once).for_each(&mut act);
+    let sample = Sample { time: start.elapsed(), units: ids.len() };
+    sample.time.as_secs_f64() * 1e9 / sample.units as f64
+}
+
+fn shuffle(ids: &mut [AckId], random: &mut u64) {
+    for at in (1..ids.len()).rev() {
+        ids.swap(at, (next(random) % (at as u64 + 1)) as usize);
+    }
+}
+
+fn next(random: &mut u64) -> u64 {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    *random
+}
