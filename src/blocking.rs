@@ -55,7 +55,8 @@ impl Subscription {
     /// # let bus = Bus::new();
     /// # let topic = bus.create_topic("orders", TopicConfig::new()).await?;
     /// # let billing = topic.subscribe("billing", SubscriptionConfig::new()).await?;
-    /// let worker = std::thread::spawn(move || billing.blocking_pull(10).map(|batch| batch.ack_all()));
+    /// let work = move || billing.blocking_pull(10).map(|batch| batch.ack_all());
+    /// let worker = std::thread::spawn(work);
     /// topic.publish("order 1").await?;
     /// assert_eq!(worker.join().expect("no panic")?.done, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

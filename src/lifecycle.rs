@@ -17,8 +17,8 @@ impl Bus {
     /// after `patience` of the bus's time, everything ends (LIB-46).
     ///
     /// Until then publishing goes on, so that handlers can send their replies; messages stay where
-    /// they are. Then every waiting call and every later one gets an error that says closed. Answers
-    /// how many deliveries were still in hand. Calling it again waits in the same way.
+    /// they are. Then every waiting call and every later one gets an error that says closed.
+    /// Answers how many deliveries were still in hand. Calling it again waits in the same way.
     ///
     /// # Cancel safety
     ///
