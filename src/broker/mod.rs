@@ -13,6 +13,7 @@ pub(crate) mod log;
 pub(crate) mod ordering;
 pub(crate) mod owners;
 pub(crate) mod policy;
+pub(crate) mod replay;
 pub(crate) mod slots;
 pub(crate) mod subscription;
 pub(crate) mod window;
