@@ -140,6 +140,9 @@ pub struct SubscriptionConfig {
     /// How long an unacknowledged message is kept, counted from publish. Unset: 7 days, or the
     /// expiration if that is shorter (LIM-16, EXP-1).
     pub retention: Option<Duration>,
+    /// Whether acknowledged messages are kept for the retention too, so that a seek can bring them
+    /// back (RET-3). Default: no. A filtered subscription keeps the topic's whole log of that time.
+    pub retain_acked: bool,
     /// When it expires. Default: after 31 days without activity (LIM-18).
     pub expiration: Expiration,
     /// Whether messages with the same ordering key are handed out in publish order; fixed at
@@ -166,6 +169,7 @@ impl Default for SubscriptionConfig {
             filter: Filter::all(),
             ack_deadline: DEFAULT_ACK_DEADLINE,
             retention: None,
+            retain_acked: false,
             expiration: Expiration::After(DEFAULT_EXPIRATION),
             message_ordering: false,
             exactly_once_delivery: false,
@@ -208,6 +212,13 @@ impl SubscriptionConfig {
     #[must_use]
     pub fn backlog_limit(mut self, limit: BacklogLimit) -> Self {
         self.backlog_limit = Some(limit);
+        self
+    }
+
+    /// Whether acknowledged messages are kept for the retention too (RET-3).
+    #[must_use]
+    pub fn retain_acked(mut self, retain: bool) -> Self {
+        self.retain_acked = retain;
         self
     }
 
@@ -309,6 +320,8 @@ pub struct SubscriptionUpdate {
     pub ack_deadline: Option<Duration>,
     /// The new retention, for stored messages too (RET-8).
     pub retention: Option<Duration>,
+    /// Whether acknowledged messages are kept from now on; if not, those kept are gone at once.
+    pub retain_acked: Option<bool>,
     /// The new expiration.
     pub expiration: Option<Expiration>,
     /// Exactly-once delivery on or off, for hand-outs from now on (EOD-2).
@@ -348,6 +361,13 @@ impl SubscriptionUpdate {
     #[must_use]
     pub fn backlog_limit(mut self, limit: Option<BacklogLimit>) -> Self {
         self.backlog_limit = Some(limit);
+        self
+    }
+
+    /// Sets whether acknowledged messages are kept too (RET-3).
+    #[must_use]
+    pub fn retain_acked(mut self, retain: bool) -> Self {
+        self.retain_acked = Some(retain);
         self
     }
 
@@ -391,6 +411,7 @@ impl SubscriptionUpdate {
             filter: config.filter.clone(),
             ack_deadline: self.ack_deadline.unwrap_or(config.ack_deadline),
             retention: self.retention.or(config.retention),
+            retain_acked: self.retain_acked.unwrap_or(config.retain_acked),
             expiration: self.expiration.unwrap_or(config.expiration),
             message_ordering: config.message_ordering,
             exactly_once_delivery: self
@@ -506,7 +527,7 @@ pub(crate) fn check_range(
 
 /// At most 64 labels; letters in lower case or without case, digits, `-` and `_`; a key starts
 /// with a letter (RES-18).
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ConfigError> {
     if labels.len() > MAX_LABELS {
         return Err(ConfigError::TooManyLabels { count: labels.len(), max: MAX_LABELS });
     }

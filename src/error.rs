@@ -53,6 +53,8 @@ pub enum Resource {
     Topic,
     /// A subscription.
     Subscription,
+    /// A snapshot.
+    Snapshot,
 }
 
 impl std::fmt::Display for Resource {
@@ -60,6 +62,7 @@ impl std::fmt::Display for Resource {
         f.write_str(match self {
             Resource::Topic => "topic",
             Resource::Subscription => "subscription",
+            Resource::Snapshot => "snapshot",
         })
     }
 }
@@ -214,6 +217,34 @@ pub enum AdminError {
         /// How many are allowed.
         max: usize,
     },
+    /// The subscription was detached from its topic, which cannot be undone (RES-15).
+    #[error("subscription {subscription:?} is detached")]
+    Detached {
+        /// The subscription's name.
+        subscription: String,
+    },
+    /// The snapshot is of another topic, perhaps one that had the same name (SEEK-9).
+    #[error("snapshot {snapshot:?} is not of topic {topic:?}")]
+    OtherTopic {
+        /// The snapshot's name.
+        snapshot: String,
+        /// The topic of the subscription.
+        topic: String,
+    },
+    /// A snapshot would have less than an hour to live (SNP-4).
+    #[error("the backlog of subscription {subscription:?} is too old for a snapshot")]
+    BacklogTooOld {
+        /// The subscription's name.
+        subscription: String,
+    },
+    /// The life of a snapshot can only be shortened, and ends in the future (SNP-9).
+    #[error("a snapshot cannot expire at {expire_time:?}; {latest:?} is the latest")]
+    SnapshotLife {
+        /// What was given.
+        expire_time: std::time::SystemTime,
+        /// When it expires now.
+        latest: std::time::SystemTime,
+    },
     /// The call starts a task and needs a tokio runtime for it.
     #[error("no tokio runtime to run on")]
     NoRuntime,
@@ -233,7 +264,11 @@ impl AdminError {
             Self::TooMany { .. }
             | Self::TooManyWeakFilters { .. }
             | Self::FilterIndexFull { .. } => Code::ResourceExhausted,
-            Self::NoRuntime => Code::FailedPrecondition,
+            Self::SnapshotLife { .. } => Code::InvalidArgument,
+            Self::Detached { .. }
+            | Self::OtherTopic { .. }
+            | Self::BacklogTooOld { .. }
+            | Self::NoRuntime => Code::FailedPrecondition,
             Self::Closed => Code::Unavailable,
         }
     }
@@ -481,6 +516,13 @@ pub enum PullError {
         /// The subscription's name.
         subscription: String,
     },
+    /// The subscription was detached from its topic, perhaps while the call waited (RES-14,
+    /// PULL-9).
+    #[error("subscription {subscription:?} is detached")]
+    Detached {
+        /// The subscription's name.
+        subscription: String,
+    },
     /// Zero messages were asked for (PULL-5).
     #[error("max_messages is 0; at least 1 is needed")]
     ZeroMessages,
@@ -497,6 +539,7 @@ impl PullError {
     pub fn code(&self) -> Code {
         match self {
             Self::NotFound { .. } => Code::NotFound,
+            Self::Detached { .. } => Code::FailedPrecondition,
             Self::ZeroMessages => Code::InvalidArgument,
             Self::Config(error) => error.code(),
             Self::Closed => Code::Unavailable,

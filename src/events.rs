@@ -70,6 +70,35 @@ pub enum Event {
         /// The subscription that is full, or has the largest backlog.
         subscription: Option<String>,
     },
+    /// A subscription was detached from its topic (RES-14).
+    SubscriptionDetached {
+        /// Its name.
+        subscription: String,
+    },
+    /// A snapshot was made.
+    SnapshotCreated {
+        /// Its name.
+        snapshot: String,
+        /// The subscription whose state it has.
+        subscription: String,
+    },
+    /// A snapshot's labels or its life were changed.
+    SnapshotUpdated {
+        /// Its name.
+        snapshot: String,
+    },
+    /// A snapshot was deleted.
+    SnapshotDeleted {
+        /// Its name.
+        snapshot: String,
+    },
+    /// The life of a snapshot is over (SNP-10, EXP-8).
+    SnapshotExpired {
+        /// Its name.
+        snapshot: String,
+        /// The topic it belonged to.
+        topic: String,
+    },
     /// The listener was too slow: this many events were dropped.
     Missed(u64),
 }

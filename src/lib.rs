@@ -63,7 +63,7 @@
 //! - Bad input is an error with a gRPC code, never a panic; every limit is a value.
 //! - Time is a clock of your choice. With a manual one, a month passes in microseconds.
 //!
-//! Not there yet: seek, snapshots, detach, push over HTTP, or server.
+//! Not there yet: push over HTTP, or server.
 //!
 //! What the bus holds is bounded by a [`Budget`]; publishers that find no room wait, in order, or
 //! get their messages back. Each subscription may have a [`BacklogLimit`] of its own.
@@ -83,6 +83,7 @@
 //! | say which messages | [`Filter`], and [`filter`] for its grammar and errors |
 //! | see why a message would reach whom | [`Topic::explain`], [`Topic::would_match`], [`Topic::lint`], [`Topic::filter_stats`] |
 //! | configure | [`TopicConfig`], [`SubscriptionConfig`], [`FlowControl`], [`Expiration`] |
+//! | go back, or past | [`Subscription::seek`], [`Subscription::purge`], [`Snapshot`], [`SeekTarget`] |
 //! | bound | [`Limits`]: presets `embedded` and `google`; [`Budget`], [`BacklogLimit`] |
 //! | run code per message | [`Subscription::handle`], [`HandlerOptions`], [`Failure`], [`Received`] |
 //! | be called with messages | [`Subscription::push_to`], [`PushEndpoint`], [`PushOptions`] |
@@ -147,6 +148,7 @@ mod received;
 mod request;
 mod runner;
 mod shell;
+mod snapshot;
 mod stats;
 mod stream;
 mod subscription;
@@ -190,6 +192,7 @@ pub use shell::subscription::forward::{
     DEAD_LETTER_SOURCE_SUBSCRIPTION, DEAD_LETTER_SOURCE_SUBSCRIPTION_PROJECT,
     DEAD_LETTER_SOURCE_TOPIC_PUBLISH_TIME,
 };
+pub use snapshot::{SeekTarget, Snapshot, SnapshotUpdate};
 pub use stats::{BusStats, Rates, SubscriptionStats, TopicStats};
 pub use stream::{BatchStream, DeliveryStream};
 pub use subscription::Subscription;

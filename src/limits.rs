@@ -46,7 +46,8 @@ pub enum NameGrammar {
 /// | `filter_dialect` | extended | strict | LIB-203 |
 /// | `weak_filters_per_topic` | 10,000 | 10,000 | LIB-201 |
 /// | `index_entries_per_topic` | 1,000,000 | 1,000,000 | LIB-202 |
-/// | `topics`, `subscriptions` per bus, `subscriptions_per_topic` | unlimited | unlimited | LIM-23, LIM-24 |
+/// | `topics`, `subscriptions`, `snapshots` per bus; `subscriptions_per_topic`, `snapshots_per_topic` | unlimited | unlimited | LIM-23, LIM-24 |
+/// | `snapshot_life`, `snapshot_least_life` | 7 d, 1 h | 7 d, 1 h | LIM-22 |
 ///
 /// ```
 /// use siftbus::{Bus, Limits};
@@ -116,6 +117,14 @@ pub struct Limits {
     pub index_entries_per_topic: usize,
     /// The greatest dialect of a subscription's filter.
     pub filter_dialect: crate::filter::Dialect,
+    /// Snapshots of a bus.
+    pub snapshots: Option<usize>,
+    /// Snapshots of one topic.
+    pub snapshots_per_topic: Option<usize>,
+    /// How long a snapshot lives, counted from the oldest message in it.
+    pub snapshot_life: Duration,
+    /// A snapshot that would live shorter than this is refused.
+    pub snapshot_least_life: Duration,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -178,6 +187,10 @@ impl Limits {
             weak_filters_per_topic: 10_000,
             index_entries_per_topic: 1_000_000,
             filter_dialect: crate::filter::Dialect::Extended,
+            snapshots: None,
+            snapshots_per_topic: None,
+            snapshot_life: crate::snapshot::SNAPSHOT_LIFE,
+            snapshot_least_life: crate::snapshot::SNAPSHOT_LEAST_LIFE,
         }
     }
 

@@ -52,6 +52,12 @@ impl Time {
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
     }
 
+    /// Rounds up: what is published before the time has an earlier millisecond (SEEK-2).
+    pub(crate) fn from_system_up(time: SystemTime) -> Time {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Time::default().after(Span::round_up(since))
+    }
+
     pub(crate) fn to_system(self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.0)
     }

@@ -19,6 +19,7 @@ use self::live::Weight;
 use super::slots::Tail;
 use crate::message::Published;
 use crate::sync::Arc;
+use crate::time::Time;
 
 /// A segment of a topic's log.
 pub(crate) type Segment = super::slots::Segment<Published>;
@@ -51,6 +52,15 @@ impl Directory {
     /// Every segment, the newest first.
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Arc<Segment>> {
         self.0.values().rev()
+    }
+
+    /// The first position in memory at or above `from`, with its segment.
+    pub(crate) fn at_or_above(&self, from: u64) -> Option<(u64, &Arc<Segment>)> {
+        if let Some(segment) = self.find(from) {
+            return Some((from, segment));
+        }
+        let (&base, segment) = self.0.range(from..).next()?;
+        (segment.len() > 0).then_some((base, segment))
     }
 
     /// Carries a change out; answers the segment that it took out of the directory.
@@ -310,6 +320,21 @@ impl TopicLog {
         (lowest == position && count == 1).then_some(next)
     }
 
+    /// The first position in memory whose message was published at `time` or later; the head if
+    /// there is none (SEEK-2). Publish times never decrease (I-5), so this is a search.
+    pub(crate) fn position_at(&self, time: Time) -> u64 {
+        let is_early = |from: u64| {
+            let found = self.first_at_or_above(from);
+            found.is_some_and(|(at, segment)| segment.at(at).is_some_and(|m| m.time < time))
+        };
+        let (mut low, mut high) = (0, self.head);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if is_early(middle) { low = middle + 1 } else { high = middle }
+        }
+        self.first_at_or_above(low).map_or(self.head, |(position, _)| position)
+    }
+
     fn account_mut(&mut self, position: u64) -> Option<&mut Account> {
         let (_, account) = self.accounts.range_mut(..=position).next_back()?;
         (position < account.segment.end()).then_some(account)
@@ -425,7 +450,6 @@ impl TopicLog {
 mod tests {
     use super::*;
     use crate::message::{Message, MessageId};
-    use crate::time::Time;
 
     fn published(position: u64, size: usize) -> Published {
         let message = Message::new(vec![0; size]);

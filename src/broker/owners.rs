@@ -75,6 +75,16 @@ impl Owners {
         }
     }
 
+    /// Nothing is outstanding any more, for nobody.
+    pub(crate) fn release_all(&mut self) {
+        for (owner, quota) in &mut self.quotas {
+            if quota.messages > 0 && !self.freed.contains(owner) {
+                self.freed.push(*owner);
+            }
+            (quota.messages, quota.bytes) = (0, 0);
+        }
+    }
+
     pub(crate) fn take_freed(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.freed)
     }

@@ -148,7 +148,8 @@ impl Replay {
     /// Of the positions from `from` to `end` those that are marked; afterwards the view goes on at
     /// its index `view_from`.
     pub(crate) fn scanned(from: u64, end: u64, marks: Marks, view_from: u64) -> (u64, Replay) {
-        let scan = Some(Scan { next: from, end, marks });
+        let next = marks.at_or_above(from);
+        let scan = Some(Scan { next, end, marks });
         let found = Chunks::starting_at(view_from);
         (view_from, Replay::Scanned(Scanned { found, view_from, ahead: 0, scan }))
     }
@@ -176,6 +177,14 @@ impl Replay {
         }
     }
 
+    /// The first index that is not of the replay, as far as that has come.
+    pub(crate) fn join(&self) -> u64 {
+        match self {
+            Replay::Listed(listed) => listed.join,
+            Replay::Scanned(scanned) => scanned.found.end(),
+        }
+    }
+
     /// The stretch that is still to be looked through.
     pub(crate) fn scan(&mut self) -> Option<&mut Scan> {
         match self {
@@ -188,9 +197,7 @@ impl Replay {
     pub(crate) fn rest(&self) -> Option<(u64, &Marks)> {
         match self {
             Replay::Listed(_) => None,
-            Replay::Scanned(scanned) => {
-                scanned.scan.as_ref().map(|scan| (scan.next, &scan.marks))
-            }
+            Replay::Scanned(scanned) => scanned.scan.as_ref().map(|scan| (scan.next, &scan.marks)),
         }
     }
 
@@ -224,9 +231,7 @@ impl Replay {
     pub(crate) fn view_low(&self, low: u64) -> u64 {
         match self {
             Replay::Listed(listed) => low.max(listed.join),
-            Replay::Scanned(scanned) => {
-                scanned.view_from + low.saturating_sub(scanned.found.end())
-            }
+            Replay::Scanned(scanned) => scanned.view_from + low.saturating_sub(scanned.found.end()),
         }
     }
 
@@ -261,6 +266,16 @@ impl Scan {
     pub(crate) fn next(&mut self) -> Option<u64> {
         self.next = self.marks.at_or_above(self.next);
         (self.next < self.end).then_some(self.next)
+    }
+
+    /// Whether a position that is in the log lies in the stretch.
+    pub(crate) fn covers(&self, position: u64) -> bool {
+        position < self.end
+    }
+
+    /// Whether a position counts.
+    pub(crate) fn marks(&self, position: u64) -> bool {
+        self.marks.at_or_above(position) == position
     }
 
     /// Everything below `position` has been looked at.
@@ -313,7 +328,7 @@ mod tests {
     fn a_scan_numbers_what_it_finds_and_hands_over_to_the_view() {
         let marks = Marks { runs: Arc::new(runs(&[5, 8])), from: 20 };
         let (start, mut replay) = Replay::scanned(6, 22, marks, 100);
-        assert_eq!((start, replay.head(107)), (100, 100));
+        assert_eq!((start, replay.head(107), replay.hold(100)), (100, 100, Some(8)));
         let scan = replay.scan().expect("to be done");
         assert_eq!(scan.next(), Some(8));
         scan.go_on_at(9);

@@ -13,6 +13,7 @@ mod audit;
 pub(crate) mod failure;
 mod limit;
 mod ordered;
+mod seek;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

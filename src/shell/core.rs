@@ -8,6 +8,7 @@ use super::books::Books;
 use super::budget::BusBudget;
 use super::driver;
 use super::lifecycle::Lifecycle;
+use super::snapshot::SnapshotShared;
 use super::subscription::SubscriptionShared;
 use super::timers::{Need, Timers};
 use super::topic::TopicShared;
@@ -36,6 +37,7 @@ pub(crate) struct BusCore {
     pub(crate) parked: Mutex<Vec<std::thread::Thread>>,
     topics: DashMap<Arc<str>, Arc<TopicShared>>,
     subscriptions: DashMap<Arc<str>, Arc<SubscriptionShared>>,
+    pub(super) snapshots: DashMap<Arc<str>, Arc<SnapshotShared>>,
     /// The newest instant that any call has seen.
     latest: AtomicU64,
     /// Written by every publish.
@@ -60,6 +62,7 @@ impl BusCore {
             parked: Mutex::new(Vec::new()),
             topics: DashMap::new(),
             subscriptions: DashMap::new(),
+            snapshots: DashMap::new(),
             latest: AtomicU64::new(timeline.read().now.as_millis()),
             timeline,
             next_message: Padded(AtomicU64::new(1)),
@@ -307,6 +310,9 @@ impl BusCore {
         }
         self.begin_close();
         crate::audit::at_close(self);
+        for snapshot in self.all_snapshots() {
+            snapshot.remove();
+        }
         for subscription in self.subscriptions() {
             subscription.close();
         }
@@ -333,9 +339,12 @@ impl BusCore {
 
     /// After something was put into a registry: if the bus was closed meanwhile, `close` may have
     /// missed it.
-    fn check_still_open(&self) -> Result<(), AdminError> {
+    pub(super) fn check_still_open(&self) -> Result<(), AdminError> {
         if !self.closed.load(Ordering::SeqCst) {
             return Ok(());
+        }
+        for snapshot in self.all_snapshots() {
+            snapshot.remove();
         }
         for subscription in self.subscriptions() {
             subscription.close();

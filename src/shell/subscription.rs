@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod forward;
 mod limit;
 mod peek;
+pub(crate) mod seek;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
@@ -28,6 +29,7 @@ use crate::broker::ledger::Ledger;
 use crate::broker::log::{Directory, Segment};
 use crate::broker::ordering::Client;
 use crate::broker::policy::Policy;
+use crate::broker::replay::{Place, Replay};
 use crate::broker::subscription::{
     Backlog, LeaseId, LeaseOptions, Leased, Meta, Settled, SubscriptionState,
 };
@@ -84,11 +86,16 @@ struct State {
     boundaries: VecDeque<u64>,
     /// Where filtered stragglers lie: index → position.
     stragglers: BTreeMap<u64, u64>,
-    /// The low index that the topic knows of.
+    /// How far the topic knows of: the low index, and what is kept for it.
     told_low: u64,
     /// The head of the view when it was last looked at: a puller that has not come there yet need
     /// not touch what publishers write all the time.
     seen: u64,
+    told: Keeps,
+    /// The way back through the log that a seek has begun.
+    replay: Option<Box<Replay>>,
+    /// What is published before this is acknowledged on arrival (SEEK-4).
+    not_before: Option<Time>,
     /// Whether the view has this subscription on its waiting list.
     is_registered: bool,
     timer: Option<Key>,
@@ -110,13 +117,24 @@ struct State {
 pub(crate) enum End {
     Deleted,
     Closed,
+    /// It still has a name, a configuration and an expiration (RES-14, RES-15).
+    Detached,
+}
+
+/// What the topic keeps for a subscription.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Keeps {
+    /// Everything in the log from this position on.
+    pub(crate) hold: Option<u64>,
+    /// Everything in the filtered view from this index on.
+    pub(crate) view_low: u64,
 }
 
 /// What the topic has to change for a subscription that has come forward.
 #[derive(Debug)]
 pub(crate) struct Moves {
-    pub(crate) from: u64,
-    pub(crate) to: u64,
+    pub(crate) from: Keeps,
+    pub(crate) to: Keeps,
     pub(crate) pin: Vec<u64>,
     pub(crate) unpin: Vec<u64>,
 }
@@ -124,7 +142,7 @@ pub(crate) struct Moves {
 /// What the topic still keeps for a subscription that has ended.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    pub(crate) low: u64,
+    pub(crate) keeps: Keeps,
     pub(crate) pinned: Vec<u64>,
     pub(crate) ledger: Ledger,
 }
@@ -232,6 +250,9 @@ impl SubscriptionShared {
             stragglers: BTreeMap::new(),
             told_low: head,
             seen: head,
+            told: Keeps { hold: is_unfiltered.then_some(head), view_low: head },
+            replay: None,
+            not_before: None,
             is_registered: false,
             timer: None,
             is_observed: false,
@@ -280,7 +301,7 @@ impl SubscriptionShared {
     /// if the new one is longer (LS-15).
     pub(crate) fn set_retention(&self, retention: Span, reading: Reading) {
         let mut state = self.state.lock();
-        let head = self.view.head();
+        let head = self.head(&state);
         let (broker, mut reader) = self.reader(&mut state);
         while broker.advance(reading.now, head, &mut reader) {}
         broker.set_retention(retention);
@@ -293,7 +314,11 @@ impl SubscriptionShared {
     ) -> Result<SubscriptionConfig, AdminError> {
         let reading = self.core.read();
         let (old, config, limit_changed) = {
-            let mut state = self.enter(reading).map_err(|end| self.admin_error(end))?;
+            let mut state = match self.enter(reading) {
+                // Its settings can still be changed (RES-15).
+                Err(End::Detached) => self.state.lock(),
+                entered => entered.map_err(|end| self.admin_error(end))?,
+            };
             let config = change(&state.config)?;
             let limit_changed = config.backlog_limit != state.config.backlog_limit;
             state.ack_deadline = Span::round_up(config.ack_deadline);
@@ -329,9 +354,8 @@ impl SubscriptionShared {
         let Ok(mut state) = self.enter(reading) else { return SubscriptionStats::default() };
         let oldest = self.oldest(&mut state);
         let accepted = accepted.saturating_sub(state.start.accepted);
-        let head = self.view.head();
         let broker = &state.broker;
-        let backlog = broker.backlog(head);
+        let backlog = self.backlog_of(&state);
         let others = broker.forwarding() + broker.provisional() + broker.blocked();
         SubscriptionStats {
             backlog,
@@ -387,12 +411,18 @@ impl SubscriptionShared {
             }
             let round = Request { max_messages: left, ..request };
             let client = request.client(call.unwrap_or_default());
+            if state.is_scanning() {
+                self.scan(&mut state, left);
+                state.seen = self.head(&state);
+            }
             let (taken, stopped) = self.lease_round(&mut state, round, client, reading, batch);
+            let is_scanning = state.is_scanning();
             let head = state.seen;
-            let more = state.broker.has_deliverable(head, client);
+            let more = is_scanning || state.broker.has_deliverable(head, client);
             left -= taken;
-            let done = left == 0 || !more || (taken == 0 && !stopped);
-            if more && done && state.broker.has_deliverable(head, ANYBODY) {
+            let goes_on = is_scanning && !state.broker.has_deliverable(head, client);
+            let done = left == 0 || !goes_on && (!more || (taken == 0 && !stopped));
+            if more && done && (is_scanning || state.broker.has_deliverable(head, ANYBODY)) {
                 // Whoever waits is told, since this call leaves something behind (L9).
                 self.tell_one(&mut state, &mut effects);
             }
@@ -440,6 +470,20 @@ impl SubscriptionShared {
             self.reschedule(state);
         }
         (taken, stopped)
+    }
+
+    /// The index after the last message.
+    #[inline]
+    fn head(&self, state: &State) -> u64 {
+        let head = self.view.head();
+        state.replay.as_ref().map_or(head, |replay| replay.head(head))
+    }
+
+    /// Whether a lease may hand something out.
+    #[inline]
+    fn may_deliver(&self, state: &mut State, client: Client) -> bool {
+        let head = self.head(state);
+        state.broker.has_deliverable(head, client) || state.is_scanning()
     }
 
     /// Leases for somebody who waits, or puts the waker on the list and answers false. The lease is
@@ -491,7 +535,7 @@ impl SubscriptionShared {
             }
             self.observe(&mut state);
             // Looked at after registering, as a publisher looks at the flag after the head is set.
-            if !state.broker.has_deliverable(self.view.head(), request.client(0)) {
+            if !self.may_deliver(&mut state, request.client(0)) {
                 return Ok(false);
             }
         }
@@ -543,10 +587,17 @@ impl SubscriptionShared {
     pub(crate) fn messages_arrived(&self, effects: &mut Effects) {
         let mut state = self.state.lock();
         state.is_registered = false;
-        self.tell_one(&mut state, effects);
-        if state.waiters.has_untold() && state.ended.is_none() {
+        let trim = state.not_before.is_some() && self.skip_what_came_early(&mut state);
+        if self.may_deliver(&mut state, ANYBODY) {
+            self.tell_one(&mut state, effects);
+        }
+        if (state.waiters.has_untold() || state.not_before.is_some()) && state.ended.is_none() {
             state.is_registered = true;
             self.view.register(self.me.clone());
+        }
+        drop(state);
+        if trim {
+            self.topic.trim(self);
         }
     }
 
@@ -571,7 +622,15 @@ impl SubscriptionShared {
             Settle::NackAfter(_) | Settle::Deadline(_) => self.core.read(),
         };
         let mut effects = Effects::default();
-        let mut state = self.enter_for(reading, 0).map_err(|end| self.ack_error(end))?;
+        let mut state = match self.enter_for(reading, 0) {
+            Ok(state) => state,
+            Err(End::Detached) => {
+                leases.into_iter().for_each(|_| outcome(Settled::Stale));
+                self.touch_detached(reading);
+                return Ok(());
+            }
+            Err(end) => return Err(self.ack_error(end)),
+        };
         match how {
             Settle::Ack | Settle::Nack if !self.core.timeline.is_cheap() => {
                 state.is_touched = true;
@@ -732,7 +791,7 @@ impl SubscriptionShared {
     fn end(&self, end: End) {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
-        if state.ended.is_some() {
+        if state.ended.is_some_and(|ended| ended != End::Detached || end == End::Detached) {
             return;
         }
         state.ended = Some(end);
@@ -740,6 +799,10 @@ impl SubscriptionShared {
         effects.quiet(&self.core);
         if let Some(key) = state.timer.take() {
             self.core.timers.cancel(key);
+        }
+        if end == End::Detached {
+            state.streams = 0;
+            self.reschedule(&mut state);
         }
         drop(state);
         self.view.unregister(&self.me);
@@ -750,45 +813,37 @@ impl SubscriptionShared {
     /// Called by the topic, under its lock, when the subscription leaves it.
     pub(crate) fn forget_everything(&self, effects: &mut Effects) -> Kept {
         let mut state = self.state.lock();
-        let low = state.told_low;
-        let head = self.view.head();
+        let keeps = state.told;
+        let head = self.head(&state);
         let mut ledger = *state.broker.ledger();
-        ledger.removed += state.broker.backlog(head);
-        let stragglers = state.broker.end(head);
+        ledger.removed += self.backlog_of(&state);
+        let pinned = self.pinned_positions(&state);
+        state.broker.end(head);
+        let replay = state.replay.take();
         if let Some(segment) = state.cached.take() {
             effects.free(segment);
         }
-        let pinned = stragglers.into_iter().filter_map(|index| match self.is_unfiltered {
-            true => Some(index),
-            false => state.stragglers.get(&index).copied(),
-        });
-        Kept { low, pinned: pinned.collect(), ledger }
+        drop(state);
+        drop(replay);
+        Kept { keeps, pinned, ledger }
     }
 
     /// Called by the topic, under its lock, to learn what has changed.
     pub(crate) fn take_moves(&self) -> Moves {
         let mut state = self.state.lock();
-        let from = state.told_low;
-        let to = state.broker.low();
-        state.told_low = to;
-        while state.boundaries.front().is_some_and(|boundary| *boundary <= to) {
+        let (from, to) = (state.told, self.keeps(&state));
+        state.told = to;
+        state.told_low = state.broker.low();
+        while state.boundaries.front().is_some_and(|base| to.hold.is_some_and(|at| *base <= at)) {
             state.boundaries.pop_front();
         }
         let (pin, unpin) = state.broker.take_pins();
         // A straggler that was settled before anybody heard of it needs neither.
         let both: Vec<u64> = pin.iter().filter(|index| unpin.contains(index)).copied().collect();
         let single = |indices: Vec<u64>| indices.into_iter().filter(|index| !both.contains(index));
-        if self.is_unfiltered {
-            return Moves { from, to, pin: single(pin).collect(), unpin: single(unpin).collect() };
-        }
-        let stragglers = &mut state.stragglers;
-        let pin = single(pin).filter_map(|index| {
-            let position = self.view.position(index)?;
-            stragglers.insert(index, position);
-            Some(position)
-        });
-        let pin = pin.collect();
-        let unpin = single(unpin).filter_map(|index| stragglers.remove(&index)).collect();
+        let (pin, unpin) = (single(pin).collect(), single(unpin).collect());
+        let (pin, unpin) = self.positions_of_pins(&mut state, pin, unpin);
+        state.trim_replay();
         Moves { from, to, pin, unpin }
     }
 
@@ -809,7 +864,7 @@ impl SubscriptionShared {
     /// Registers the first due instant, once the subscription can be found by name.
     pub(crate) fn schedule_expiry(&self) {
         let mut state = self.state.lock();
-        if state.ended.is_none() {
+        if state.ended.is_none_or(|end| end == End::Detached) {
             self.reschedule(&mut state);
         }
     }
@@ -826,7 +881,7 @@ impl SubscriptionShared {
     fn enter_for(&self, reading: Reading, wanted: u64) -> Result<MutexGuard<'_, State>, End> {
         loop {
             let mut state = self.state.lock();
-            if let Some(end) = state.ended {
+            if let Some(end) = state.ended.filter(|end| *end != End::Detached) {
                 return Err(end);
             }
             if state.has_expired(reading.now) {
@@ -834,15 +889,21 @@ impl SubscriptionShared {
                 self.expire();
                 return Err(End::Deleted);
             }
+            if let Some(end) = state.ended {
+                return Err(end);
+            }
             let cursor = state.broker.cursor();
             // Whose keys are in order may have to go past any number that wait for their turn.
             if cursor.saturating_add(wanted) > state.seen || state.broker.is_ordered() {
-                state.seen = self.view.head();
+                state.seen = self.head(&state);
             }
             let head = state.seen;
             let (broker, mut reader) = self.reader(&mut state);
             let more = broker.advance(reading.now, head, &mut reader);
-            if !more && broker.cursor() == cursor {
+            if more || broker.cursor() != cursor {
+                continue;
+            }
+            if state.not_before.is_none() || !self.skip_early(&mut state, reading.now) {
                 return Ok(state);
             }
         }
@@ -878,7 +939,9 @@ impl SubscriptionShared {
             let trim = self.leave_pressed(state, effects);
             return After { trim, forward };
         }
-        let trim = if self.is_unfiltered {
+        let trim = if state.replay.is_some() {
+            self.has_come_forward(&state)
+        } else if self.is_unfiltered {
             let passed = |boundary: &u64| *boundary <= state.broker.low();
             state.boundaries.front().is_some_and(passed) || state.broker.has_pins()
         } else {
@@ -899,11 +962,11 @@ impl SubscriptionShared {
         if let Some(segment) = state.cached.take() {
             effects.free(segment);
         }
-        state.broker.low() != state.told_low || state.broker.has_pins()
+        self.keeps(&state) != state.told || state.broker.has_pins()
     }
 
     fn is_full(&self, state: &State) -> bool {
-        let backlog = state.broker.backlog(self.view.head());
+        let backlog = self.backlog_of(state);
         state.config.backlog_limit.is_some_and(|limit| backlog >= limit.messages)
     }
 
@@ -925,6 +988,7 @@ impl SubscriptionShared {
             view: (!self.is_unfiltered).then_some(&*self.view),
             directory: &self.topic.directory,
             stragglers: &state.stragglers,
+            replay: state.replay.as_deref(),
             cached: &mut state.cached,
             boundaries: &mut state.boundaries,
         };
@@ -944,7 +1008,7 @@ impl SubscriptionShared {
     }
 
     fn tell_if_deliverable(&self, state: &mut State, effects: &mut Effects) {
-        if state.waiters.has_untold() && state.broker.has_deliverable(self.view.head(), ANYBODY) {
+        if state.waiters.has_untold() && self.may_deliver(state, ANYBODY) {
             self.tell_one(state, effects);
         }
     }
@@ -998,6 +1062,7 @@ impl SubscriptionShared {
                 resource: Resource::Subscription,
                 name: self.name.to_string(),
             },
+            End::Detached => AdminError::Detached { subscription: self.name.to_string() },
         }
     }
 
@@ -1010,13 +1075,17 @@ impl SubscriptionShared {
         match end {
             End::Closed => PullError::Closed,
             End::Deleted => PullError::NotFound { subscription: self.name.to_string() },
+            End::Detached => PullError::Detached { subscription: self.name.to_string() },
         }
     }
 
     fn ack_error(&self, end: End) -> AckError {
         match end {
             End::Closed => AckError::Closed,
-            End::Deleted => AckError::NotFound { subscription: self.name.to_string() },
+            // Answers to a detached subscription change nothing and are no error (RES-15).
+            End::Deleted | End::Detached => {
+                AckError::NotFound { subscription: self.name.to_string() }
+            }
         }
     }
 }
@@ -1067,7 +1136,11 @@ impl Timed for SubscriptionShared {
     fn fire(self: Arc<Self>, reading: Reading) {
         let mut effects = Effects::default();
         self.state.lock().timer = None;
-        let Ok(mut state) = self.enter(reading) else { return };
+        let mut state = match self.enter(reading) {
+            Ok(state) => state,
+            Err(End::Detached) => return self.schedule_expiry(),
+            Err(End::Deleted | End::Closed) => return,
+        };
         self.tell_if_deliverable(&mut state, &mut effects);
         self.reschedule(&mut state);
         let after = self.leave(state, &mut effects);
@@ -1099,15 +1172,27 @@ struct Reader<'a> {
     view: Option<&'a View>,
     directory: &'a RwLock<Directory>,
     stragglers: &'a BTreeMap<u64, u64>,
+    replay: Option<&'a Replay>,
     cached: &'a mut Option<Arc<Segment>>,
     boundaries: &'a mut VecDeque<u64>,
 }
 
 impl Reader<'_> {
     fn position(&self, index: u64) -> Option<u64> {
+        let found = match self.replay {
+            None => self.position_in_view(index),
+            Some(replay) => match replay.place(index) {
+                Place::Log(position) => position,
+                Place::View(index) => self.position_in_view(index),
+            },
+        };
+        found.or_else(|| self.stragglers.get(&index).copied())
+    }
+
+    fn position_in_view(&self, index: u64) -> Option<u64> {
         match self.view {
             None => Some(index),
-            Some(view) => view.position(index).or_else(|| self.stragglers.get(&index).copied()),
+            Some(view) => view.position(index),
         }
     }
 

@@ -24,6 +24,7 @@ pub(crate) trait Timed: Send + Sync {
 pub(crate) enum Rank {
     Topic,
     Subscription,
+    Snapshot,
     /// A publisher that waits is reported.
     Blocked,
     Sleep,

@@ -7,6 +7,7 @@ pub(crate) mod admission;
 mod audit;
 mod explain;
 mod filtered;
+pub(crate) mod seek;
 
 use std::collections::BTreeMap;
 use std::sync::Weak;
@@ -18,6 +19,7 @@ use self::filtered::Views;
 use super::core::BusCore;
 use super::effects::Effects;
 use super::matcher::{Matcher, Matches, ViewKey};
+use super::snapshot::SnapshotShared;
 use super::subscription::SubscriptionShared;
 use super::timers::{Key, Rank, Timed};
 use super::view::View;
@@ -34,6 +36,7 @@ use crate::stats::TopicStats;
 use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
 use crate::time::{Span, Time};
 use crate::{SubscriptionConfig, TopicConfig, TopicUpdate};
+use seek::Retained;
 
 /// What storage is past retention is swept up at most this much later (RET-7).
 const SWEEP_EVERY: Span = Span::SECOND;
@@ -66,6 +69,9 @@ struct TopicState {
     subscriptions: BTreeMap<u64, Arc<SubscriptionShared>>,
     /// What the topic's retention keeps: everything from this position on.
     retained_from: Option<u64>,
+    /// What subscriptions keep of what they have acknowledged (RET-3), by incarnation.
+    acked: BTreeMap<u64, Retained>,
+    snapshots: BTreeMap<u64, Arc<SnapshotShared>>,
     /// No message in the log is of interest to retention for less than this.
     least_retention: Span,
     sweep: Option<Key>,
@@ -119,6 +125,8 @@ impl TopicShared {
                 views: Views::default(),
                 subscriptions: BTreeMap::new(),
                 retained_from: None,
+                acked: BTreeMap::new(),
+                snapshots: BTreeMap::new(),
                 least_retention: Span::FOREVER,
                 sweep: None,
                 hops: Hops::default(),
@@ -395,6 +403,7 @@ impl TopicShared {
         let subscription =
             SubscriptionShared::new(topic, view, is_unfiltered, name, config, retention, reading);
         subscription.begin_books(accepted, state.ledger.published);
+        state.retain_acked(&subscription, &subscription.config());
         state.subscriptions.insert(subscription.incarnation, Arc::clone(&subscription));
         self.watch_limit(state, &subscription);
         subscription
@@ -447,7 +456,8 @@ impl TopicShared {
             for position in kept.pinned {
                 state.log.unpin(position);
             }
-            unused = state.leave(subscription, kept.low);
+            unused = state.leave(subscription, kept.keeps);
+            state.forget_acked(subscription.incarnation);
             state.log.seal_if_unused();
             self.apply_changes(&mut state, &mut effects);
             self.tell_first(&mut state, &mut effects);
@@ -470,7 +480,7 @@ impl TopicShared {
             for position in moved.pin {
                 state.log.pin(position);
             }
-            state.move_low(subscription, moved.from, moved.to);
+            state.change_keeps(subscription, moved.from, moved.to);
             for position in moved.unpin {
                 state.log.unpin(position);
             }
@@ -545,12 +555,20 @@ impl TopicShared {
 
     /// A subscription's retention has changed: takes it over, with regard to the topic's (RET-2).
     pub(crate) fn retention_changed(&self, subscription: &SubscriptionShared, reading: Reading) {
+        let mut effects = Effects::default();
         let mut state = self.state.lock();
-        let retention = state.retention_of(&subscription.config());
+        let config = subscription.config();
+        if state.subscriptions.contains_key(&subscription.incarnation) {
+            state.retain_acked(subscription, &config);
+        }
+        let retention = state.retention_of(&config);
         subscription.set_retention(retention, reading);
         state.least_retention = state.least_retention.min(retention);
         let last = state.last_publish;
         self.reschedule_sweep(&mut state, last);
+        self.apply_changes(&mut state, &mut effects);
+        drop(state);
+        effects.run();
     }
 
     /// Nothing is published any more; subscriptions keep their backlog (RES-11), the topic's own
@@ -693,39 +711,13 @@ impl TopicState {
         }
     }
 
-    /// Moves the topic's own hold to the first message that is young enough.
-    fn drop_retained(&mut self, now: Time) {
-        let (Some(from), Some(retention)) = (self.retained_from, self.config.retention) else {
-            return;
-        };
-        let retention = Span::round_up(retention);
-        let mut to = from;
-        while let Some((position, segment)) = self.log.first_at_or_above(to) {
-            let old = (position..segment.end())
-                .filter_map(|position| segment.at(position))
-                .take_while(|message| message.time.after(retention) <= now)
-                .count() as u64;
-            to = position + old;
-            if to < segment.end() {
-                break;
-            }
-        }
-        if to > from {
-            self.log.move_hold(from, to);
-            self.retained_from = Some(to);
-        }
-    }
-
     /// When the next sweep finds something; each subscription has just said when it expects to.
     fn next_sweep(&mut self, now: Time) -> Option<Time> {
         let retentions = self.subscriptions.values().map(|subscription| subscription.retention());
-        let own = self.config.retention.map(Span::round_up);
+        let own = self.least_retained();
         self.least_retention = retentions.chain(own).min().unwrap_or(Span::FOREVER);
         let dues = self.subscriptions.values().map(|subscription| subscription.retention_due());
-        let retained = self.retained_from.and_then(|from| self.log.first_at_or_above(from));
-        let retained =
-            retained.and_then(|(at, segment)| segment.at(at).map(|message| message.time));
-        let own = retained.zip(own).map(|(time, retention)| time.after(retention));
+        let own = self.retained_due();
         let due = dues.chain(own).min().filter(|due| *due < Time::LAST)?;
         Some(due.max(now.after(SWEEP_EVERY)))
     }

@@ -69,6 +69,18 @@ impl View {
         (positions.first()..positions.end()).filter_map(|i| positions.get(i).copied()).collect()
     }
 
+    /// The first index whose position is `position` or above.
+    pub(crate) fn index_at(&self, position: u64) -> u64 {
+        let positions = self.positions.lock();
+        let (mut low, mut high) = (positions.first(), positions.end());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let is_below = positions.get(middle).is_some_and(|at| *at < position);
+            if is_below { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
     /// Removes the positions below `index`; answers them.
     pub(crate) fn drop_below(&self, index: u64) -> Vec<u64> {
         let mut positions = self.positions.lock();

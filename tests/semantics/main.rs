@@ -23,5 +23,7 @@ mod pull;
 mod resources;
 mod retention;
 mod retry;
+mod seek;
+mod snapshots;
 mod stream;
 mod support;

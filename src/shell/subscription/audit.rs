@@ -40,24 +40,23 @@ impl LockedSubscription<'_> {
 
     /// Where its messages are, and what the counts say differently.
     pub(crate) fn places(&self) -> (Places, Vec<String>) {
-        self.state.broker.audit(self.shared.view.head())
+        let (mut places, wrong) = self.state.broker.audit(self.shared.head(&self.state));
+        places.fresh += self.shared.beyond_scan(&self.state);
+        (places, wrong)
     }
 
     /// Adds what it keeps in the log of its topic.
     pub(crate) fn collect_needs(&self, needs: &mut Needs) {
-        let stragglers = self.state.broker.pinned_stragglers().into_iter();
-        if self.shared.is_unfiltered {
-            needs.hold(self.state.told_low);
-            stragglers.for_each(|position| needs.pin(position));
-        } else {
-            let positions = stragglers.filter_map(|at| self.state.stragglers.get(&at));
-            positions.for_each(|&position| needs.pin(position));
+        if let Some(position) = self.state.told.hold {
+            needs.hold(position);
         }
+        let pinned = self.shared.pinned_positions(&self.state);
+        pinned.into_iter().for_each(|position| needs.pin(position));
     }
 
     /// Messages that are still to be delivered and that the log does not have.
     pub(crate) fn missing(&mut self) -> u64 {
-        let head = self.shared.view.head();
+        let head = self.shared.head(&self.state);
         let live: Vec<u64> = self.state.broker.live_indices().collect();
         let fresh = self.state.broker.cursor()..head;
         let (_, mut reader) = self.shared.reader(&mut self.state);
@@ -74,6 +73,7 @@ impl SubscriptionShared {
 
     /// Lets the topic believe that less is needed than is.
     pub(crate) fn lose_hold(&self) {
-        self.state.lock().told_low += 1;
+        let mut state = self.state.lock();
+        state.told.hold = state.told.hold.map(|position| position + 1);
     }
 }

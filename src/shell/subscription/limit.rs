@@ -30,11 +30,11 @@ impl SubscriptionShared {
         if state.ended.is_some() || state.filed != Some(filed) {
             return None;
         }
-        let head = self.view.head();
+        let head = self.head(&state);
         let (broker, mut reader) = self.reader(&mut state);
         broker.advance(reading.now, head, &mut reader);
-        let free = limit.messages.saturating_sub(state.broker.backlog(head));
-        let next = head + free;
+        let free = limit.messages.saturating_sub(self.backlog_of(&state));
+        let next = self.view.head() + free;
         state.filed = Some(next);
         let room = match limit.overflow {
             _ if count <= free => Room::Enough,
@@ -62,7 +62,7 @@ impl SubscriptionShared {
     }
 
     pub(crate) fn backlog(&self) -> u64 {
-        self.state.lock().broker.backlog(self.view.head())
+        self.backlog_of(&self.state.lock())
     }
 
     /// The limit has changed: what is beyond it is dropped, if that is its policy.
@@ -83,7 +83,7 @@ impl SubscriptionShared {
             if state.ended.is_some() {
                 break;
             }
-            let head = self.view.head();
+            let head = self.head(&state);
             let (broker, mut reader) = self.reader(&mut state);
             let round = SubscriptionState::drop_oldest(broker, head, messages, &mut reader);
             let trim = self.leave(state, &mut effects);

@@ -9,7 +9,7 @@ impl SubscriptionShared {
     pub(crate) fn peek(&self, max: usize) -> Vec<Peeked> {
         let reading = self.core.read();
         let Ok(mut state) = self.enter(reading) else { return Vec::new() };
-        let head = self.view.head();
+        let head = self.head(&state);
         let live: Vec<_> = state.broker.words().take(max).collect();
         let fresh = state.broker.cursor()..head;
         let places = live
@@ -29,7 +29,7 @@ impl SubscriptionShared {
 
     /// When the oldest message of the backlog was published.
     pub(super) fn oldest(&self, state: &mut super::State) -> Option<Time> {
-        let head = self.view.head();
+        let head = self.head(state);
         let oldest = state.broker.words().next().map(|(index, _)| index);
         let oldest = oldest.unwrap_or(state.broker.cursor());
         let (_, mut reader) = self.reader(state);

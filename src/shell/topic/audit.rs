@@ -50,6 +50,13 @@ impl LockedTopic<'_> {
         if let Some(position) = self.state.retained_from {
             needs.hold(position);
         }
+        for retained in self.state.acked.values() {
+            needs.hold(retained.from);
+        }
+        for snapshot in self.state.snapshots.values() {
+            needs.hold(snapshot.hold);
+            snapshot.pinned().for_each(|position| needs.pin(position));
+        }
         for filtered in self.state.views.iter() {
             filtered.view.positions().into_iter().for_each(|position| needs.pin(position));
         }

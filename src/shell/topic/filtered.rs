@@ -14,7 +14,7 @@ use crate::filter::Filter;
 use crate::message::{Message, Published};
 use crate::shell::effects::Effects;
 use crate::shell::matcher::{MAX_RECENT, Matcher, Matches, Recent, ViewKey};
-use crate::shell::subscription::SubscriptionShared;
+use crate::shell::subscription::{Keeps, SubscriptionShared};
 use crate::shell::view::{FilteredView, View};
 use crate::sync::Arc;
 
@@ -169,16 +169,18 @@ impl TopicState {
         Arc::clone(&filtered.view)
     }
 
-    /// The opposite of `attach`, for a subscription that is done below `low`. Answers whether its
+    /// The opposite of `attach`, for a subscription for which this was kept. Answers whether its
     /// view is no longer needed by anybody and went.
-    pub(super) fn leave(&mut self, subscription: &SubscriptionShared, low: u64) -> bool {
+    pub(super) fn leave(&mut self, subscription: &SubscriptionShared, keeps: Keeps) -> bool {
+        if let Some(position) = keeps.hold {
+            self.log.release_hold(position);
+        }
         let Some(key) = subscription.view.key else {
             self.unfiltered -= 1;
-            self.log.release_hold(low);
             return false;
         };
         let Some(filtered) = self.views.get_mut(key) else { return false };
-        for position in filtered.remove_low(low) {
+        for position in filtered.remove_low(keeps.view_low) {
             self.doors.entries -= 1;
             self.log.unpin(position);
         }
@@ -188,21 +190,5 @@ impl TopicState {
             self.doors.forget_view(key);
         }
         unused
-    }
-
-    pub(super) fn move_low(&mut self, subscription: &SubscriptionShared, from: u64, to: u64) {
-        if from == to {
-            return;
-        }
-        let Some(key) = subscription.view.key else {
-            self.log.move_hold(from, to);
-            return;
-        };
-        let Some(filtered) = self.views.get_mut(key) else { return };
-        filtered.add_low(to);
-        for position in filtered.remove_low(from) {
-            self.doors.entries -= 1;
-            self.log.unpin(position);
-        }
     }
 }
