@@ -250,7 +250,7 @@ async fn res_15_what_a_detached_subscription_still_does() {
     w.publish(&["a"]).await;
     let id = take_one(&w.worker).into_ack_id();
     w.worker.detach().await.unwrap();
-    // RES-15, each part of it.
+    // RES-15, each part of it; ERR-41.
     assert_eq!(w.worker.acknowledge(std::slice::from_ref(&id)).await.unwrap(), [Outcome::Stale]);
     assert_eq!(w.worker.modify_ack_deadline(&[id], SECOND).await.unwrap(), [Outcome::Stale]);
     assert_eq!(w.worker.seek(w.clock.now()).await.unwrap_err().code(), Code::FailedPrecondition);
