@@ -53,7 +53,7 @@ pub(crate) struct Matches<T = ViewKey> {
 }
 
 impl<T: Copy> Matches<T> {
-    fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { version: 0, hits: smallvec::SmallVec::new(), taken: 0 }
     }
 
@@ -87,11 +87,16 @@ impl<T: Copy> Matcher<T> {
         }
     }
 
-    /// Which filters match which of these messages.
+    /// Whether there are no filters.
     #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.filters.load(Ordering::SeqCst) == 0
+    }
+
+    /// Which filters match which of these messages.
     pub(crate) fn matching<S: Subject>(&self, messages: &[S]) -> Matches<T> {
         let mut matches = Matches::none();
-        if self.filters.load(Ordering::SeqCst) > 0 {
+        if !self.is_empty() {
             self.read(|index| {
                 matches.version = index.version();
                 index.matching(messages, |at, value| matches.hits.push((at, value)));

@@ -207,6 +207,13 @@ impl TopicShared {
     /// Which filters match which of these messages; asked before they are published.
     #[inline]
     pub(crate) fn matching(&self, messages: &[Message]) -> Matches {
+        if self.matcher.is_empty() {
+            return Matches::none();
+        }
+        self.look_up(messages)
+    }
+
+    fn look_up(&self, messages: &[Message]) -> Matches {
         let matches = self.matcher.matching(messages);
         if matches.version() > 0 {
             messages.iter().for_each(|message| self.seen.notice(message));
