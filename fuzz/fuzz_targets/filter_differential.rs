@@ -24,7 +24,8 @@ fuzz_target!(|input: &str| {
             input.split(|c: char| " .:\"'()=,\n".contains(c)).filter(|w| !w.is_empty()).collect();
         for pairs in words.windows(4) {
             let [a, b, c, d] = pairs else { continue };
-            let message = Message::new((*a).to_owned()).with_attributes([(b, c), (d, a)]).with_ordering_key(c);
+            let message = Message::new((*a).to_owned()).with_attributes([(b, c), (d, a)]);
+            let message = message.with_ordering_key(c);
             let would: Vec<String> =
                 topic.would_match(&message).iter().map(|taker| taker.name().to_owned()).collect();
             let direct = filters.iter().enumerate().filter(|(_, filter)| filter.matches(&message));
