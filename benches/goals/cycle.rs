@@ -14,13 +14,17 @@ use crate::table::{Goal, Line, Table};
 /// Messages in a batch.
 pub(crate) const BATCH: usize = 100;
 /// Messages that a publisher may be ahead of its consumer.
-const AHEAD: usize = 1_024;
+pub(crate) const AHEAD: usize = 1_024;
 
 /// A topic with one subscription, on a bus of its own.
 pub(crate) async fn bus_with(clock: Clock) -> (Bus, Topic, Subscription) {
-    let bus = Bus::builder().clock(clock).build();
+    world(Bus::builder().clock(clock).build(), SubscriptionConfig::new()).await
+}
+
+/// A topic with one subscription on `bus`.
+pub(crate) async fn world(bus: Bus, config: SubscriptionConfig) -> (Bus, Topic, Subscription) {
     let topic = bus.create_topic("topic", TopicConfig::new()).await.unwrap();
-    let subscription = topic.subscribe("subscription", SubscriptionConfig::new()).await.unwrap();
+    let subscription = topic.subscribe("subscription", config).await.unwrap();
     (bus, topic, subscription)
 }
 
@@ -95,7 +99,12 @@ pub(crate) fn one_thread_batched(table: &mut Table) {
 }
 
 /// A publisher task and a consumer task; the publisher stays at most `AHEAD` messages ahead.
-async fn two_tasks(topic: &Topic, subscription: &Subscription, payload: &Bytes, batches: usize) {
+pub(crate) async fn two_tasks(
+    topic: &Topic,
+    subscription: &Subscription,
+    payload: &Bytes,
+    batches: usize,
+) {
     let done = Arc::new(AtomicUsize::new(0));
     let (topic, subscription, payload) = (topic.clone(), subscription.clone(), payload.clone());
     let acked = Arc::clone(&done);
@@ -157,7 +166,12 @@ pub(crate) fn two_tasks_batched(table: &mut Table) {
     });
 }
 
-async fn single(topic: &Topic, subscription: &Subscription, messages: usize, payload: &Bytes) {
+pub(crate) async fn single(
+    topic: &Topic,
+    subscription: &Subscription,
+    messages: usize,
+    payload: &Bytes,
+) {
     for _ in 0..messages {
         topic.publish(Message::new(payload.clone())).await.unwrap();
         let batch = subscription.pull(1).await.unwrap();

@@ -12,10 +12,15 @@ mod calls;
 mod cycle;
 mod fan_out;
 mod filters;
+mod latency;
+mod limited;
 mod measure;
+mod memory;
 mod message;
+mod outstanding;
 mod peers;
 mod policies;
+mod publishers;
 mod table;
 
 use table::Table;
@@ -24,16 +29,23 @@ use table::Table;
 type Row = (&'static str, fn(&mut Table));
 
 const ROWS: &[Row] = &[
+    // First, while no other row has left memory that could be used again.
+    ("12", memory::backlog),
+    ("13", memory::leases),
     ("1", cycle::one_thread_batched),
+    ("1 limited", limited::all),
     ("2", cycle::two_tasks_batched),
     ("3", cycle::one_at_a_time),
     ("4", fan_out::publish_to_many),
     ("5", fan_out::whole),
+    ("6", skip_brokers),
+    ("7", latency::round_trips),
     ("8", filters::equality),
     ("9", filters::residual),
     ("10", filters::prefix),
     ("11", filters::create),
     ("change", filters::change),
+    ("14", outstanding::a_million),
     ("15", policies::random_deadlines),
     ("16", message::attributes),
     ("17", message::payload_shared),
@@ -43,7 +55,12 @@ const ROWS: &[Row] = &[
     ("idle", calls::idle),
     ("policies", policies::unused_policies),
     ("ordered", policies::ordered),
+    ("publishers", publishers::side_by_side),
 ];
+
+fn skip_brokers(table: &mut Table) {
+    table.skip("6", "brokers in processes of their own are not started by a bench");
+}
 
 fn main() {
     let picked = picked_rows();

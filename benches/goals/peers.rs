@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::hint::black_box;
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -148,4 +149,74 @@ pub(crate) async fn mpsc_to_each(payload: &Bytes, receivers: usize, messages: us
     for task in tasks {
         task.await.unwrap();
     }
+}
+
+/// There and back between two tasks over two channels; hands in the time of each round trip.
+pub(crate) async fn mpsc_round_trips(payload: &Bytes, trips: usize, times: &mut Vec<u64>) {
+    let (ask, mut asked) = mpsc::channel::<Bytes>(128);
+    let (answer, mut answered) = mpsc::channel::<Bytes>(128);
+    let handler = tokio::spawn(async move {
+        while let Some(message) = asked.recv().await {
+            answer.send(message).await.unwrap();
+        }
+    });
+    let payload = payload.clone();
+    let caller = tokio::spawn(async move {
+        let mut times = Vec::with_capacity(trips);
+        for _ in 0..trips {
+            let start = Instant::now();
+            ask.send(payload.clone()).await.unwrap();
+            black_box(answered.recv().await.unwrap().len());
+            times.push(start.elapsed().as_nanos() as u64);
+        }
+        times
+    });
+    times.extend(caller.await.unwrap());
+    handler.await.unwrap();
+}
+
+/// `kanal` unbounded from `publishers` tasks to one, `each` messages, one at a time.
+pub(crate) async fn kanal_publishers(payload: &Bytes, publishers: usize, each: usize) {
+    let (sender, receiver) = kanal::unbounded_async();
+    let producers = (0..publishers).map(|_| {
+        let (sender, payload) = (sender.clone(), payload.clone());
+        tokio::spawn(async move {
+            for _ in 0..each {
+                sender.send(payload.clone()).await.unwrap();
+            }
+        })
+    });
+    let producers: Vec<_> = producers.collect();
+    let consumer = tokio::spawn(async move {
+        for _ in 0..publishers * each {
+            black_box(receiver.recv().await.unwrap().len());
+        }
+    });
+    for task in producers {
+        task.await.unwrap();
+    }
+    consumer.await.unwrap();
+}
+
+/// `flume` unbounded, the same.
+pub(crate) async fn flume_publishers(payload: &Bytes, publishers: usize, each: usize) {
+    let (sender, receiver) = flume::unbounded();
+    let producers = (0..publishers).map(|_| {
+        let (sender, payload) = (sender.clone(), payload.clone());
+        tokio::spawn(async move {
+            for _ in 0..each {
+                sender.send_async(payload.clone()).await.unwrap();
+            }
+        })
+    });
+    let producers: Vec<_> = producers.collect();
+    let consumer = tokio::spawn(async move {
+        for _ in 0..publishers * each {
+            black_box(receiver.recv_async().await.unwrap().len());
+        }
+    });
+    for task in producers {
+        task.await.unwrap();
+    }
+    consumer.await.unwrap();
 }

@@ -62,7 +62,6 @@ impl Table {
     }
 
     /// A row that cannot be measured here, and why.
-    #[cfg_attr(feature = "internals", allow(dead_code, reason = "then nothing is skipped"))]
     pub(crate) fn skip(&mut self, row: &str, why: &str) {
         self.skipped.push(format!("row {row}: skipped: {why}"));
     }
