@@ -1,10 +1,15 @@
-//! Why a message would reach a subscription or not, and what is odd about a filter: plain values.
+//! Why a message would reach a subscription or not, where it stands there, and what is odd about a
+//! filter: plain values.
 //!
 //! Nothing here changes anything. Filters are read anew from their text, so that what is shown are
 //! the user's words and places; publishing keeps none of it.
 
 use std::fmt;
 use std::ops::Range;
+use std::time::SystemTime;
+
+use crate::message::MessageId;
+use crate::time::Time;
 
 /// What a topic would do with a message, subscription by subscription.
 ///
@@ -88,6 +93,91 @@ impl fmt::Display for FailedClause {
         }
         Ok(())
     }
+}
+
+/// Where one message stands on one subscription, made by
+/// [`Subscription::explain_delivery`](crate::Subscription::explain_delivery) (LIB-206).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeliveryExplanation {
+    /// The subscription's name.
+    pub subscription: String,
+    /// The message that was asked about.
+    pub id: MessageId,
+    /// Where it stands.
+    pub standing: Standing,
+    /// How often it was handed out; `None` once the subscription does not remember.
+    pub attempts: Option<u32>,
+    /// When it was published; `None` if it is gone.
+    pub publish_time: Option<SystemTime>,
+}
+
+/// Where a message stands on a subscription.
+///
+/// On a subscription with ordering, [`Fresh`](Self::Fresh) and [`Ready`](Self::Ready) messages
+/// still wait for earlier ones of their key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Standing {
+    /// Never handed out, deliverable now.
+    Fresh,
+    /// Handed out before, deliverable now.
+    Ready,
+    /// In somebody's hand.
+    Leased {
+        /// The ack deadline.
+        until: SystemTime,
+    },
+    /// Given back with a delay, or held back by the retry policy.
+    Delayed {
+        /// When it is deliverable again.
+        until: SystemTime,
+    },
+    /// On its way to the dead-letter topic.
+    Forwarding,
+    /// Acknowledged, once earlier messages of its ordering key are.
+    Provisional,
+    /// Not delivered any more: acknowledged, sent to the dead-letter topic, purged, or dropped by
+    /// retention or a limit of the backlog.
+    Settled,
+    /// The subscription's filter does not match.
+    FilteredOut(FailedClause),
+    /// Published before the subscription began; a seek may bring it in.
+    Earlier,
+    /// Not in the topic's log: nobody needs it any more, or it was never published to this topic.
+    Gone,
+}
+
+impl fmt::Display for DeliveryExplanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: message {} {}", self.subscription, self.id, self.standing)?;
+        match self.attempts {
+            None | Some(0) => Ok(()),
+            Some(1) => f.write_str(", handed out once"),
+            Some(attempts) => write!(f, ", handed out {attempts} times"),
+        }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fresh => f.write_str("is deliverable"),
+            Self::Ready => f.write_str("is deliverable again"),
+            Self::Leased { until } => write!(f, "is leased until {}", written(*until)),
+            Self::Delayed { until } => write!(f, "is delayed until {}", written(*until)),
+            Self::Forwarding => f.write_str("is on its way to the dead-letter topic"),
+            Self::Provisional => f.write_str("is acknowledged once earlier ones of its key are"),
+            Self::Settled => f.write_str("is settled"),
+            Self::FilteredOut(clause) => write!(f, "is filtered out, {clause}"),
+            Self::Earlier => f.write_str("is from before the subscription"),
+            Self::Gone => f.write_str("is not in the log of the topic"),
+        }
+    }
+}
+
+fn written(time: SystemTime) -> String {
+    Time::from_system(time).to_rfc3339()
 }
 
 /// Something about a filter that is probably not meant.

@@ -82,6 +82,7 @@
 //! | answer by id, from anywhere | [`AckId`], [`Subscription::acknowledge`] |
 //! | say which messages | [`Filter`], and [`filter`] for its grammar and errors |
 //! | see why a message would reach whom | [`Topic::explain`], [`Topic::would_match`], [`Topic::lint`], [`Topic::filter_stats`] |
+//! | see where a message stands | [`Subscription::explain_delivery`], [`Subscription::peek`], [`Topic::messages`] |
 //! | configure | [`TopicConfig`], [`SubscriptionConfig`], [`FlowControl`], [`Expiration`] |
 //! | go back, or past | [`Subscription::seek`], [`Subscription::purge`], [`Snapshot`], [`SeekTarget`] |
 //! | bound | [`Limits`]: presets `embedded` and `google`; [`Budget`], [`BacklogLimit`] |
@@ -174,7 +175,10 @@ pub use error::{
     PublishReason, PullError, ReplyError, RequestError, Resource,
 };
 pub use events::{EVENT_CAPACITY, Event, Events};
-pub use explain::{Explanation, FailedClause, FilterLint, FilterStats, SubscriptionExplanation};
+pub use explain::{
+    DeliveryExplanation, Explanation, FailedClause, FilterLint, FilterStats, Standing,
+    SubscriptionExplanation,
+};
 pub use filter::Filter;
 pub use handler::{HANDLER_CONCURRENCY, Handler, HandlerOptions, HandlerStats};
 pub use lifecycle::{Declared, Topology};

@@ -3,6 +3,8 @@
 use std::time::SystemTime;
 
 use crate::broker::lease::Phase;
+use crate::error::AdminError;
+use crate::explain::DeliveryExplanation;
 use crate::message::{Message, MessageId, Published};
 use crate::subscription::Subscription;
 use crate::topic::Topic;
@@ -91,6 +93,39 @@ impl Subscription {
     /// ```
     pub fn peek(&self, max: usize) -> Vec<Peeked> {
         self.shared().peek(max)
+    }
+
+    /// Where a message of the topic stands on this subscription (LIB-206).
+    ///
+    /// Exact while the message is in the topic's log, that is for as long as any subscription or
+    /// rule of retention needs it; afterwards it is [`Standing::Gone`](crate::Standing::Gone).
+    /// Nothing is leased, and it is not activity. Publishes wait while it looks; it takes a time
+    /// logarithmic in the backlog and linear in the log's segments of up to 256 messages.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError::NotFound`], [`AdminError::Detached`] or [`AdminError::Closed`].
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use siftbus::{Bus, Message, Standing, SubscriptionConfig, TopicConfig};
+    ///
+    /// let bus = Bus::new();
+    /// let topic = bus.create_topic("orders", TopicConfig::new()).await?;
+    /// let billing = topic.subscribe("billing", SubscriptionConfig::new()).await?;
+    /// let id = topic.publish("one").await?.id();
+    ///
+    /// let explanation = billing.explain_delivery(id)?;
+    /// assert_eq!(explanation.standing, Standing::Fresh);
+    /// assert_eq!(explanation.to_string(), format!("billing: message {id} is deliverable"));
+    ///
+    /// billing.pull(1).await?.ack_all();
+    /// assert_eq!(billing.explain_delivery(id)?.standing, Standing::Settled);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn explain_delivery(&self, id: MessageId) -> Result<DeliveryExplanation, AdminError> {
+        self.shared().explain_delivery(id)
     }
 }
 

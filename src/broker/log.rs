@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use self::live::Weight;
 use super::slots::Tail;
-use crate::message::Published;
+use crate::message::{MessageId, Published};
 use crate::sync::Arc;
 use crate::time::Time;
 
@@ -52,6 +52,20 @@ impl Directory {
     /// Every segment, the newest first.
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Arc<Segment>> {
         self.0.values().rev()
+    }
+
+    /// The message with this id and its position. Ids grow with positions.
+    pub(crate) fn by_id(&self, id: MessageId) -> Option<(u64, &Published)> {
+        let begins_at_or_below =
+            |segment: &&Arc<Segment>| segment.get(0).is_some_and(|first| first.id <= id);
+        let segment = self.newest_first().find(begins_at_or_below)?;
+        let (mut low, mut high) = (segment.base(), segment.end());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let is_below = segment.at(middle).is_some_and(|message| message.id < id);
+            if is_below { low = middle + 1 } else { high = middle }
+        }
+        segment.at(low).filter(|message| message.id == id).map(|message| (low, message))
     }
 
     /// The first position in memory at or above `from`, with its segment.

@@ -205,6 +205,16 @@ impl Replay {
         matches!(self, Replay::Scanned(Scanned { scan: Some(_), .. }))
     }
 
+    /// Whether a position that has no index yet will be found by the scan, or comes after it.
+    pub(crate) fn is_ahead(&self, position: u64) -> bool {
+        match self {
+            Replay::Scanned(Scanned { scan: Some(scan), .. }) => {
+                position >= scan.end || (position >= scan.next && scan.marks(position))
+            }
+            Replay::Listed(_) | Replay::Scanned(_) => false,
+        }
+    }
+
     /// A scan has found a message.
     pub(crate) fn add(&mut self, position: u64) {
         if let Replay::Scanned(scanned) = self {

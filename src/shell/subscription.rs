@@ -9,6 +9,7 @@ pub(crate) mod forward;
 mod limit;
 mod peek;
 pub(crate) mod seek;
+mod standing;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
@@ -153,6 +154,8 @@ pub(crate) struct Kept {
 pub(crate) struct Start {
     pub(crate) accepted: u64,
     pub(crate) published: u64,
+    /// Of the topic's log.
+    pub(crate) head: u64,
 }
 
 /// What is left to do once the lock is released.

@@ -20,7 +20,7 @@ use super::core::BusCore;
 use super::effects::Effects;
 use super::matcher::{Matcher, Matches, ViewKey};
 use super::snapshot::SnapshotShared;
-use super::subscription::SubscriptionShared;
+use super::subscription::{Start, SubscriptionShared};
 use super::timers::{Key, Rank, Timed};
 use super::view::View;
 use crate::broker::hops::{Hops, Path};
@@ -409,7 +409,8 @@ impl TopicShared {
         let is_unfiltered = key.is_none();
         let subscription =
             SubscriptionShared::new(topic, view, is_unfiltered, name, config, retention, reading);
-        subscription.begin_books(accepted, state.ledger.published);
+        let (published, head) = (state.ledger.published, state.log.head());
+        subscription.begin_books(Start { accepted, published, head });
         state.retain_acked(&subscription, &subscription.config());
         state.subscriptions.insert(subscription.incarnation, Arc::clone(&subscription));
         self.watch_limit(state, &subscription);

@@ -25,5 +25,6 @@ mod retention;
 mod retry;
 mod seek;
 mod snapshots;
+mod standing;
 mod stream;
 mod support;

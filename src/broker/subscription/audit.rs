@@ -48,6 +48,11 @@ impl SubscriptionState {
         self.window.iter()
     }
 
+    /// What is known of the message at an index; `None` for one that has left or never came.
+    pub(crate) fn word(&self, index: u64) -> Option<super::Word> {
+        self.window.get(index)
+    }
+
     /// Stragglers that are pinned as far as the topic knows.
     pub(crate) fn pinned_stragglers(&self) -> Vec<u64> {
         let mut pinned = self.window.stragglers_in(0..u64::MAX);

@@ -19,8 +19,8 @@ impl SubscriptionShared {
     }
 
     /// Called by the topic, under its lock, when the subscription is attached.
-    pub(crate) fn begin_books(&self, accepted: u64, published: u64) {
-        self.state.lock().start = Start { accepted, published };
+    pub(crate) fn begin_books(&self, start: Start) {
+        self.state.lock().start = start;
     }
 
     /// What the view had accepted before this subscription.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::TopicShared;
 use crate::explain::FilterStats;
-use crate::message::Message;
+use crate::message::{Message, MessageId, Published};
 use crate::shell::subscription::SubscriptionShared;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
@@ -22,6 +22,20 @@ impl TopicShared {
             Some(key) => keys.contains(&key),
         };
         state.subscriptions.values().filter(takes).cloned().collect()
+    }
+
+    /// Calls `look` with a message that is in memory and its position, while nothing is published
+    /// and the log stays as it is.
+    pub(crate) fn with_message<R>(
+        &self,
+        id: MessageId,
+        look: impl FnOnce(Option<(u64, Published)>) -> R,
+    ) -> R {
+        let _still = self.state.lock();
+        let directory = self.directory.read();
+        let found = directory.by_id(id).map(|(position, message)| (position, message.clone()));
+        drop(directory);
+        look(found)
     }
 
     /// The filters by what they cost.

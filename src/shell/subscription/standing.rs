@@ -1,0 +1,89 @@
+//! Where one message stands on a subscription: looked up, nothing is changed.
+
+use super::{State, SubscriptionShared};
+use crate::broker::lease::{Phase, Word};
+use crate::error::AdminError;
+use crate::explain::{DeliveryExplanation, Standing};
+use crate::message::{MessageId, Published};
+
+impl SubscriptionShared {
+    /// Where the message with this id stands (LIB-206).
+    pub(crate) fn explain_delivery(
+        &self,
+        id: MessageId,
+    ) -> Result<DeliveryExplanation, AdminError> {
+        let reading = self.core.read();
+        drop(self.enter(reading).map_err(|end| self.admin_error(end))?);
+        self.topic.with_message(id, |found| {
+            let mut state = self.state.lock();
+            if let Some(end) = state.ended {
+                return Err(self.admin_error(end));
+            }
+            let publish_time = found.as_ref().map(|(_, message)| message.time.to_system());
+            let (standing, attempts) = match found {
+                Some((position, message)) => self.standing(&mut state, position, &message),
+                None => (Standing::Gone, None),
+            };
+            let subscription = self.name.to_string();
+            Ok(DeliveryExplanation { subscription, id, standing, attempts, publish_time })
+        })
+    }
+
+    /// Both locks are held, the topic's and this one.
+    fn standing(
+        &self,
+        state: &mut State,
+        position: u64,
+        message: &Published,
+    ) -> (Standing, Option<u32>) {
+        if let Some(clause) = state.config.filter.explain(&message.message) {
+            return (Standing::FilteredOut(clause), Some(0));
+        }
+        let Some(index) = self.index_of(state, position) else {
+            let is_ahead = state.replay.as_ref().is_some_and(|replay| replay.is_ahead(position));
+            return match position < state.start.head {
+                _ if is_ahead => (Standing::Fresh, Some(0)),
+                true => (Standing::Earlier, None),
+                false => (Standing::Settled, None),
+            };
+        };
+        if index >= state.broker.cursor() {
+            return (Standing::Fresh, Some(0));
+        }
+        match state.broker.word(index) {
+            Some(word) => (standing_of(word), Some(word.attempts().into())),
+            None => (Standing::Settled, None),
+        }
+    }
+
+    /// The index of a message that has one now.
+    fn index_of(&self, state: &mut State, position: u64) -> Option<u64> {
+        let (low, head) = (state.broker.low(), self.head(state));
+        let indices = state.broker.words().map(|(index, _)| index);
+        let stragglers: Vec<u64> = indices.take_while(|index| *index < low).collect();
+        let (_, reader) = self.reader(state);
+        let (mut first, mut end) = (low, head);
+        while first < end {
+            let middle = first + (end - first) / 2;
+            let is_below = reader.position(middle).is_some_and(|at| at < position);
+            if is_below { first = middle + 1 } else { end = middle }
+        }
+        let in_line = (first < head).then_some(first);
+        let mut candidates = in_line.into_iter().chain(stragglers);
+        candidates.find(|index| reader.position(*index) == Some(position))
+    }
+}
+
+fn standing_of(word: Word) -> Standing {
+    let until = word.deadline().to_system();
+    match word.phase() {
+        Phase::Done => Standing::Settled,
+        Phase::Leased => Standing::Leased { until },
+        // Looked at for its ordering key, and not handed out yet.
+        Phase::Ready if word.generation() == 0 => Standing::Fresh,
+        Phase::Lapsed | Phase::Ready => Standing::Ready,
+        Phase::Delayed | Phase::BackingOff | Phase::LapsedBackingOff => Standing::Delayed { until },
+        Phase::Forwarding => Standing::Forwarding,
+        Phase::Provisional => Standing::Provisional,
+    }
+}
