@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use siftbus::{Bus, Message, Subscription, SubscriptionConfig};
 
+use super::files::null_is_absent;
 use crate::engine::{REPLY_TOPIC, Timestamp, task_topic, worker_subscription};
 use crate::language::Resource;
 use crate::poll::at_once;
@@ -55,13 +56,19 @@ pub struct InputCase {
 /// What a double answers.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Reply {
+    #[serde(default, deserialize_with = "given")]
     output: Option<Value>,
     error: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     cause: String,
     #[serde(default)]
     hang: bool,
     after_ms: Option<u64>,
+}
+
+/// An output that is `null` is no object; one that is absent is `{}`.
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(from).map(Some)
 }
 
 /// The doubles of a case, and what they have seen.

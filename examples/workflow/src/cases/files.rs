@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::{fs, io};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::doubles::Double;
@@ -66,7 +66,7 @@ pub enum ActionKind {
         /// The error's name.
         error: String,
         /// The cause.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "null_is_absent")]
         cause: String,
         /// `ok` or the name of an error.
         expect: Option<String>,
@@ -85,10 +85,10 @@ pub enum ActionKind {
     /// Stops the execution.
     Stop {
         /// The error's name.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "null_is_absent")]
         error: String,
         /// The cause.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "null_is_absent")]
         cause: String,
         /// `ok` or the name of an error.
         expect: Option<String>,
@@ -200,6 +200,11 @@ fn json<T: serde::de::DeserializeOwned>(folder: &Path, file: &str) -> Result<Opt
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(bad(file, error)),
     }
+}
+
+/// A text that may also be written `null`, which is as if it were absent.
+pub(super) fn null_is_absent<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 fn bad(file: &str, why: impl ToString) -> CaseError {

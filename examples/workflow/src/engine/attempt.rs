@@ -27,7 +27,8 @@ impl Machine<'_> {
         };
         let (params, unfilled) = self.service_params(task, &input, &step.name, attempt, scheduled);
         missing.extend(unfilled);
-        let bytes = json_bytes(&input) + params.as_ref().map_or(0, |params| json_bytes(params));
+        // F-10 counts the input; the parameters are data of the event, with a limit of their own.
+        let bytes = json_bytes(&input).max(params.as_ref().map_or(0, |params| json_bytes(params)));
         if let Some(failure) = self.oversize(bytes).or_else(|| self.strictly(&missing)) {
             return self.fail(id, failure);
         }
