@@ -1,5 +1,7 @@
 //! Starting the job layer: which topics, which store, which defaults.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use siftbus::{AdminError, Bus, Clock, Topic, TopicConfig};
@@ -24,6 +26,7 @@ pub struct JobsBuilder {
     events: Option<String>,
     known_kinds_only: bool,
     max_unfinished: u64,
+    queue_limits: HashMap<Arc<str>, usize>,
     defaults: KindOptions,
 }
 
@@ -37,6 +40,7 @@ impl JobsBuilder {
             events: None,
             known_kinds_only: false,
             max_unfinished: DEFAULT_MAX_UNFINISHED,
+            queue_limits: HashMap::new(),
             defaults: KindOptions::new(),
         }
     }
@@ -80,6 +84,14 @@ impl JobsBuilder {
     #[must_use]
     pub fn max_unfinished(mut self, jobs: u64) -> Self {
         self.max_unfinished = jobs;
+        self
+    }
+
+    /// How many jobs of a queue run at a time, over all workers, at least 1. Default: as many as
+    /// there are workers for (J-39).
+    #[must_use]
+    pub fn queue_concurrency(mut self, queue: impl Into<Arc<str>>, jobs: usize) -> Self {
+        self.queue_limits.insert(queue.into(), jobs.max(1));
         self
     }
 
@@ -129,6 +141,7 @@ impl JobsBuilder {
             events,
             known_kinds_only: self.known_kinds_only,
             max_unfinished: self.max_unfinished,
+            queue_limits: self.queue_limits,
         };
         let store = self.store.unwrap_or_else(|| Box::new(MemoryStore::new()));
         let engine = Engine::new(bus, topic, store, settings);

@@ -13,6 +13,7 @@ use siftbus::{Bus, Message, Subscription, Topic};
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::StoreError;
+use crate::gate::Gate;
 use crate::handler::{Kind, KindOptions};
 use crate::hub::Hub;
 use crate::id::{IdSource, JobId};
@@ -30,6 +31,7 @@ pub(crate) struct Engine {
     pub(crate) settings: Settings,
     pub(crate) ids: IdSource,
     pub(crate) hub: Hub,
+    pub(crate) gate: Gate,
     pub(crate) queues: Mutex<HashMap<Arc<str>, Subscription>>,
     pub(crate) workers: Mutex<Vec<Weak<WorkerShared>>>,
     pub(crate) counters: Counters,
@@ -60,6 +62,7 @@ pub(crate) struct Settings {
     pub(crate) events: Option<Topic>,
     pub(crate) known_kinds_only: bool,
     pub(crate) max_unfinished: u64,
+    pub(crate) queue_limits: HashMap<Arc<str>, usize>,
 }
 
 /// What has happened since the start.
@@ -86,6 +89,9 @@ pub(crate) struct After {
     /// Under which number the rows are in hand.
     hand: Option<u64>,
     pub(crate) earliest: Option<Timestamp>,
+    /// Jobs that were given a place, and jobs that do not run any more (J-39).
+    pub(crate) entered: Vec<JobId>,
+    pub(crate) left: Vec<JobId>,
 }
 
 impl After {
@@ -130,6 +136,7 @@ impl Engine {
             settings,
             ids: IdSource::new(seed),
             hub: Hub::default(),
+            gate: Gate::default(),
             queues: Mutex::default(),
             workers: Mutex::default(),
             counters: Counters::default(),
@@ -216,8 +223,10 @@ impl Engine {
         });
         if let Err(error) = written {
             after.hand.inspect(|hand| self.let_go(*hand));
+            self.leave(&after.entered);
             return Err(error);
         }
+        self.leave(&after.left);
         if !self.hub.is_empty() {
             for id in &after.changed {
                 if self.hub.is_watched(id) {
@@ -226,6 +235,13 @@ impl Engine {
             }
         }
         Ok(after)
+    }
+
+    /// Frees the places of jobs; the ticker sends messages to those who get them.
+    fn leave(&self, ids: &[JobId]) {
+        if self.gate.leave(ids) {
+            self.tick.notify_one();
+        }
     }
 
     /// What follows a commit: publishes, then forgets the rows of the outbox; sets the timer.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::document::Failure;
+use crate::gate::{Limits, RateLimit};
 use crate::id::JobId;
 use crate::json::Json;
 use crate::limits::DEFAULT_MAX_ATTEMPTS;
@@ -127,6 +128,7 @@ pub struct KindOptions {
     pub(crate) completed_ttl: Option<Duration>,
     pub(crate) failed_ttl: Option<Duration>,
     pub(crate) cancel_grace: Option<Duration>,
+    pub(crate) limits: Limits,
 }
 
 impl KindOptions {
@@ -170,6 +172,35 @@ impl KindOptions {
         self
     }
 
+    /// How many jobs of the kind run at a time, at least 1. Default: as many as there are workers
+    /// for (J-39).
+    ///
+    /// Those without a place wait, the highest priority first.
+    #[must_use]
+    pub fn concurrency(mut self, jobs: usize) -> Self {
+        self.limits.concurrency = Some(jobs.max(1));
+        self
+    }
+
+    /// How many jobs of the kind run at a time for each value of an argument, at least 1; for
+    /// example one job per customer. Default: no such limit (J-39).
+    ///
+    /// The path is the argument's name, or several with dots (`customer.id`). Jobs in which it is
+    /// no text, number or boolean have no key and are not limited by it.
+    #[must_use]
+    pub fn concurrency_key(mut self, path: impl Into<Arc<str>>, jobs: usize) -> Self {
+        self.limits.key = Some((path.into(), jobs.max(1)));
+        self
+    }
+
+    /// How many jobs of the kind may start in a span. Every attempt counts; a job whose turn has
+    /// come, and that then waits for a place, does not ask again. Default: no limit (J-39).
+    #[must_use]
+    pub fn rate(mut self, rate: RateLimit) -> Self {
+        self.limits.rate = Some(rate);
+        self
+    }
+
     /// What is set here, and of the rest what is set there.
     pub(crate) fn or(self, other: &KindOptions) -> KindOptions {
         KindOptions {
@@ -178,6 +209,11 @@ impl KindOptions {
             completed_ttl: self.completed_ttl.or(other.completed_ttl),
             failed_ttl: self.failed_ttl.or(other.failed_ttl),
             cancel_grace: self.cancel_grace.or(other.cancel_grace),
+            limits: Limits {
+                concurrency: self.limits.concurrency.or(other.limits.concurrency),
+                key: self.limits.key.or_else(|| other.limits.key.clone()),
+                rate: self.limits.rate.or(other.limits.rate),
+            },
         }
     }
 }
@@ -188,6 +224,7 @@ pub(crate) struct Kind {
     pub(crate) max_attempts: u32,
     pub(crate) retry: RetryPolicy,
     pub(crate) rules: Rules,
+    pub(crate) limits: Limits,
     /// `None` for a kind that this program does not work on.
     pub(crate) handler: Option<Handler>,
 }
@@ -210,6 +247,7 @@ impl Kind {
                 failed_ttl: options.failed_ttl.unwrap_or(standard.failed_ttl),
                 cancel_grace: options.cancel_grace.unwrap_or(standard.cancel_grace),
             },
+            limits: options.limits,
             handler,
         }
     }

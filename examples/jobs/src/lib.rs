@@ -43,6 +43,7 @@ mod builder;
 mod document;
 mod engine;
 mod error;
+mod gate;
 mod handler;
 #[cfg(feature = "http")]
 pub mod http;
@@ -67,6 +68,7 @@ pub use document::{
     Attempt, AttemptOutcome, DEFAULT_QUEUE, Failure, Job, Lease, ParseStatusError, Progress, Status,
 };
 pub use error::{BuildError, JobsError, StoreError, SubmitError, WaitError};
+pub use gate::RateLimit;
 pub use handler::{JobCtx, JobError, KindOptions};
 pub use id::{JobId, ParseJobIdError};
 pub use jobs::{Jobs, Transaction, Watch};

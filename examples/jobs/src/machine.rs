@@ -139,6 +139,19 @@ impl Job {
         Claim::Start
     }
 
+    /// Whether [`claim`](Self::claim) would begin an attempt, deadlines aside.
+    pub(crate) fn would_start(&self, now: Timestamp) -> bool {
+        match self.status {
+            Status::Created | Status::Retrying => self.run_at <= now,
+            Status::Running => {
+                self.lease.as_ref().is_none_or(|lease| lease.until <= now)
+                    && !self.cancel_requested()
+                    && self.attempts_used() < self.max_attempts
+            }
+            Status::Completed | Status::Failed | Status::Cancelled => false,
+        }
+    }
+
     fn begin_attempt(&mut self, now: Timestamp, worker: &Arc<str>, lease: Duration) {
         self.status = Status::Running;
         self.attempt += 1;

@@ -25,10 +25,11 @@ pub(crate) async fn run(engine: Weak<Engine>, tick: Arc<Notify>) {
         let Some(engine) = engine.upgrade() else { return };
         // Whatever is filed while this looks around asks for another look.
         engine.set_wake(None);
+        let woken = wake(&engine).await;
         let drained = drain(&engine).await;
         let shortest = if drained == Ok(true) { IN_HAND_PAUSE } else { SHORTEST };
         let swept = sweep(&engine).await;
-        let (bus, wait) = match drained.and(swept).and_then(|()| next(&engine)) {
+        let (bus, wait) = match woken.and(drained).and(swept).and_then(|()| next(&engine)) {
             Ok(Some(at)) => {
                 engine.set_wake(Some(at));
                 (engine.bus.clone(), Some(engine.now().until(at).max(shortest)))
@@ -107,6 +108,20 @@ pub(crate) async fn drain(engine: &Arc<Engine>) -> Result<bool, StoreError> {
             return Ok(skipped);
         }
     }
+}
+
+/// Files messages for jobs that have come to a place (J-39).
+async fn wake(engine: &Arc<Engine>) -> Result<(), StoreError> {
+    let ids = engine.gate.take_woken();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let again = ids.clone();
+    let filed = engine.commit(move |tx| ids.iter().try_for_each(|id| tx.wake(id))).await;
+    if filed.is_err() {
+        engine.gate.return_woken(again);
+    }
+    filed
 }
 
 /// The message of a job that still has something to do.

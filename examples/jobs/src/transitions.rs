@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::document::{AttemptOutcome, Failure, Job, Progress, Status};
+use crate::document::{AttemptOutcome, DEFAULT_QUEUE, Failure, Job, Progress, Status};
 use crate::engine::{After, Engine};
 use crate::error::{StoreError, SubmitError};
+use crate::gate::Admission;
 use crate::handler::Kind;
 use crate::id::JobId;
 use crate::json::Json;
@@ -203,8 +204,20 @@ impl Tx<'_> {
     ) -> Result<Claimed, StoreError> {
         let (now, engine) = (self.now, self.engine);
         let mut claimed = Claimed::Ack;
+        let mut entered = false;
         self.update(id, &mut |job| {
             let kind = engine.kind(&job.kind);
+            if job.would_start(now) {
+                match admit(engine, job, &kind, now) {
+                    Admission::Start(new) => entered = new,
+                    Admission::Later(at) => {
+                        claimed = Claimed::After(now.until(at));
+                        return false;
+                    }
+                    // It gets another message when there is a place; a restart sends one anyway.
+                    Admission::Wait => return false,
+                }
+            }
             let was_running = job.status == Status::Running;
             let version = job.version;
             claimed = match job.claim(now, worker, lease, &kind.rules) {
@@ -230,7 +243,22 @@ impl Tx<'_> {
             }
             changed
         })?;
+        if entered {
+            self.after.entered.push(id.clone());
+        }
         Ok(claimed)
+    }
+
+    /// Files a message for a job that was given a place (J-39).
+    pub(crate) fn wake(&mut self, id: &JobId) -> Result<(), StoreError> {
+        match self.tx.get(id)? {
+            // One whose lease is over may wait as well.
+            Some(job) if !job.status.is_final() => {
+                let key = OutboxKey { at: self.now, id: id.clone(), number: 0 };
+                self.file_start(key, Some(job_message(&job)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// J-03.
@@ -360,11 +388,13 @@ impl Tx<'_> {
         let mut rows = Vec::new();
         let mut due = None;
         let mut changed = false;
+        let mut runs = false;
         self.tx.update(id, &mut |job| {
             let was_final = job.status.is_final();
             changed = change(job);
             if changed {
                 due = job.due();
+                runs = job.status == Status::Running;
             }
             if changed && !was_final && job.status.is_final() {
                 count(match job.status {
@@ -378,6 +408,9 @@ impl Tx<'_> {
         })?;
         if changed {
             self.after.changed.push(id.clone());
+            if !runs {
+                self.after.left.push(id.clone());
+            }
             self.after.due(due);
         }
         for row in &rows {
@@ -386,6 +419,16 @@ impl Tx<'_> {
         }
         Ok(())
     }
+}
+
+/// Asks whether the limits let a job start (J-39).
+fn admit(engine: &Engine, job: &Job, kind: &Kind, now: Timestamp) -> Admission {
+    let limits = &engine.settings.queue_limits;
+    let queue = match limits.is_empty() {
+        true => None,
+        false => limits.get_key_value(job.queue.as_deref().unwrap_or(DEFAULT_QUEUE)),
+    };
+    engine.gate.admit(job, &kind.limits, queue.map(|(name, max)| (name, *max)), now)
 }
 
 /// Why a job was not changed.
