@@ -113,6 +113,7 @@ impl Key {
 }
 
 impl Queue {
+    #[cfg(test)]
     fn len(&self) -> usize {
         usize::from(self.first.is_some()) + self.rest.len()
     }
@@ -215,19 +216,21 @@ impl Ordering {
         slot
     }
 
-    /// Takes a message out of its key, which goes with its last one.
-    pub(crate) fn remove(&mut self, slot: u32, index: u64) {
-        let Some(key) = self.keys.get_mut(slot as usize) else { return };
-        let Some(place) = key.place_of(index) else { return };
+    /// Takes a message out of its key, which goes with its last one: answers whether it has gone.
+    pub(crate) fn remove(&mut self, slot: u32, index: u64) -> bool {
+        let Some(key) = self.keys.get_mut(slot as usize) else { return true };
+        let Some(place) = key.place_of(index) else { return false };
         key.queue.remove(place);
         if place < key.handed {
             key.handed -= 1;
         }
-        if key.queue.len() == 0 {
+        let is_empty = key.queue.first.is_none();
+        if is_empty {
             self.by_hash.remove(&key.hash);
             self.blocked -= key.blocked;
             self.keys.remove(slot as usize);
         }
+        is_empty
     }
 
     /// Offers a message without a key to anybody.

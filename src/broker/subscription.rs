@@ -505,6 +505,9 @@ impl SubscriptionState {
             return Settled::Stale;
         }
         if let Some(slot) = slot_of(*word) {
+            if word.phase() == Phase::Leased && self.ack_first(id.index, slot, backlog) {
+                return Settled::Done;
+            }
             return self.ack_ordered(id, slot, backlog);
         }
         let owner = word.owner();

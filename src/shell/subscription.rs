@@ -12,10 +12,10 @@ pub(crate) mod seek;
 mod standing;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{DefaultHasher, Hasher};
 use std::sync::Weak;
 use std::task::Waker;
 
+use ahash::RandomState;
 use smallvec::SmallVec;
 
 pub(crate) use self::limit::Room;
@@ -47,6 +47,9 @@ use crate::time::{Span, Time};
 /// A filtered subscription tells its topic what it no longer needs after this many messages, or
 /// when nothing is left.
 const TRIM_EVERY: u64 = 64;
+
+/// Sets the hashes of ordering keys apart from others made with the seed of the bus.
+const KEY_SEED: u64 = 0x6f72_6465_7269_6e67;
 
 pub(crate) struct SubscriptionShared {
     pub(crate) core: Arc<BusCore>,
@@ -1256,9 +1259,6 @@ impl Backlog for Reader<'_> {
             return None;
         }
         // Keyed, so that nobody can make up keys that meet; two that do are one key.
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u64(seed);
-        hasher.write(key.as_bytes());
-        Some(hasher.finish())
+        Some(RandomState::with_seeds(seed, !seed, KEY_SEED, seed ^ KEY_SEED).hash_one(key))
     }
 }

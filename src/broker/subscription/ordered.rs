@@ -48,15 +48,19 @@ impl SubscriptionState {
         }
         let (mut taken, mut bytes, mut work) = (0, 0, MAX_WORK);
         while taken < max && bytes < options.max_bytes {
-            let Some(index) = self.next_in_order(head, options.client, backlog, &mut work) else {
-                break;
+            let next = self.next_in_order(head, options, backlog, &mut work);
+            let leased = match next {
+                Some(Next::Filed(index)) => self.hand_out(index, options),
+                Some(Next::Leased(leased)) => Some(leased),
+                None => break,
             };
+            let Some(leased) = leased else { continue };
             if options.owner != 0 || options.max_bytes != u64::MAX {
-                let size = backlog.meta(index).map_or(0, |meta| meta.size);
+                let size = backlog.meta(leased.index).map_or(0, |meta| meta.size);
                 bytes += size;
                 self.owners.charge(options.owner, size);
             }
-            out.extend(self.hand_out(index, options));
+            out.extend([leased]);
             taken += 1;
         }
         self.bound_hints();
@@ -75,10 +79,11 @@ impl SubscriptionState {
     fn next_in_order(
         &mut self,
         head: u64,
-        client: Client,
+        options: LeaseOptions,
         backlog: &mut impl Backlog,
         work: &mut usize,
-    ) -> Option<u64> {
+    ) -> Option<Next> {
+        let client = options.client;
         let again = self.offer(client, Kind::Again);
         let fresh = self.offer(client, Kind::Fresh);
         let wants_fresh = match (again, fresh) {
@@ -88,14 +93,14 @@ impl SubscriptionState {
         };
         if wants_fresh {
             if let Some((index, is_own)) = fresh {
-                return Some(self.take_offer(client, Kind::Fresh, index, is_own));
+                return Some(Next::Filed(self.take_offer(client, Kind::Fresh, index, is_own)));
             }
-            if let Some(index) = self.scan(head, client, backlog, work) {
-                return Some(index);
+            if let Some(next) = self.scan(head, options, backlog, work) {
+                return Some(next);
             }
         }
         let (index, is_own) = again?;
-        Some(self.take_offer(client, Kind::Again, index, is_own))
+        Some(Next::Filed(self.take_offer(client, Kind::Again, index, is_own)))
     }
 
     /// The best offer that is still true.
@@ -124,33 +129,48 @@ impl SubscriptionState {
         index
     }
 
-    /// Goes on at the cursor until there is something for `client`; what is not is filed.
+    /// Goes on at the cursor until there is something for the client; what is not is filed.
     fn scan(
         &mut self,
         head: u64,
-        client: Client,
+        options: LeaseOptions,
         backlog: &mut impl Backlog,
         work: &mut usize,
-    ) -> Option<u64> {
+    ) -> Option<Next> {
         while self.window.cursor() < head && *work > 0 {
             *work -= 1;
             let index = self.window.cursor();
             let ordering = self.ordering.as_deref_mut()?;
-            self.deliverable += 1;
             let Some(hash) = backlog.key(index) else {
+                self.deliverable += 1;
                 self.window.push_run(1, Word::filed(0));
-                return Some(index);
+                return Some(Next::Filed(index));
             };
             let slot = ordering.file(hash, index);
-            self.window.push_run(1, Word::filed(KEYED | slot));
             let Some(key) = ordering.key(slot) else { continue };
-            key.waiting += 1;
-            if key.next() == Some(index) && key.is_for(client) {
-                return Some(index);
+            if key.next() == Some(index) && key.is_for(options.client) {
+                // Everything before it is handed out, so nothing of the key waits or is on offer.
+                debug_assert_eq!(key.waiting, 0, "a message that waits is the next one");
+                key.handed += 1;
+                key.outstanding += 1;
+                key.holder = options.client;
+                return Some(Next::Leased(self.lease_scanned(index, slot, options)));
             }
+            key.waiting += 1;
+            self.deliverable += 1;
+            self.window.push_run(1, Word::filed(KEYED | slot));
             self.settle_key(slot);
         }
         None
+    }
+
+    /// Hands out the message at the cursor without filing it first.
+    fn lease_scanned(&mut self, index: u64, slot: u32, options: LeaseOptions) -> Leased {
+        self.window.push_run(1, Word::leased(options.deadline, KEYED | slot | self.strict));
+        self.leased += 1;
+        self.redelivered_last = false;
+        self.deadlines.add(Run { due: options.deadline, first: index, len: 1 });
+        Leased::first_attempt(index)
     }
 
     fn hand_out(&mut self, index: u64, options: LeaseOptions) -> Option<Leased> {
@@ -209,6 +229,29 @@ impl SubscriptionState {
         if let Some(ordering) = self.ordering() {
             ordering.remove(slot, index);
         }
+    }
+
+    /// The usual ack: of the first message of its key, while leased. Answers whether it was one.
+    pub(super) fn ack_first(&mut self, index: u64, slot: u32, backlog: &mut impl Backlog) -> bool {
+        let Some(ordering) = self.ordering.as_deref_mut() else { return false };
+        let Some(key) = ordering.key(slot) else { return false };
+        if key.front() != Some(index) {
+            return false;
+        }
+        key.outstanding -= 1;
+        let owner = key.stream();
+        let is_gone = ordering.remove(slot, index);
+        self.leased -= 1;
+        self.ledger.acked += 1;
+        self.release_owner(owner, index, backlog);
+        if let Some(word) = self.window.get_mut(index) {
+            word.set_phase(Phase::Done);
+        }
+        self.retire(index);
+        if !is_gone {
+            self.settle_key(slot);
+        }
+        true
     }
 
     /// As `ack`. An ack before that of an earlier message of the key is provisional (ORD-7 b), or
@@ -361,6 +404,12 @@ impl SubscriptionState {
             }
         }
     }
+}
+
+/// What a client gets next: a message that was filed before, or one that is leased already.
+enum Next {
+    Filed(u64),
+    Leased(Leased),
 }
 
 /// A client that holds nothing.
