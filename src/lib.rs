@@ -116,6 +116,7 @@
 //! | feature | default | adds |
 //! | --- | --- | --- |
 //! | `metrics` | off | `Bus::record_metrics`, for the recorder of the `metrics` facade |
+//! | `oidc` | off | `identity`: signed tokens for pushes, and what checks them |
 //! | `tracing` | off | events of publishes, hand-outs and what happens, for `tracing` |
 //! | `internals` | off | counters for benches and tests; no semver promise |
 
@@ -136,6 +137,8 @@ mod events;
 mod explain;
 pub mod filter;
 mod handler;
+#[cfg(feature = "oidc")]
+pub mod identity;
 mod lifecycle;
 mod limits;
 mod message;

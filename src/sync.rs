@@ -15,6 +15,8 @@ mod real {
     pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
     pub(crate) use std::hint::spin_loop as spin;
     pub(crate) use std::sync::Arc;
+    #[cfg(feature = "oidc")]
+    pub(crate) use std::sync::OnceLock;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
     /// A cell with loom's closure interface and no cost.
@@ -43,6 +45,8 @@ mod modelled {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use loom::thread::yield_now as spin;
     pub(crate) use std::sync::Arc;
+    #[cfg(feature = "oidc")]
+    pub(crate) use std::sync::OnceLock;
 
     /// loom's mutex with the interface of `parking_lot`.
     #[derive(Debug)]
