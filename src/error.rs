@@ -692,3 +692,19 @@ impl ReplyError {
         }
     }
 }
+
+/// An address that nothing can be pushed to: it is no http or https URL with a host (PUSH-2).
+#[cfg(feature = "http")]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("unsupported push_endpoint: {url:?}")]
+pub struct EndpointError {
+    pub(crate) url: String,
+}
+
+#[cfg(feature = "http")]
+impl EndpointError {
+    /// Always [`Code::InvalidArgument`].
+    pub fn code(&self) -> Code {
+        Code::InvalidArgument
+    }
+}

@@ -63,7 +63,7 @@
 //! - Bad input is an error with a gRPC code, never a panic; every limit is a value.
 //! - Time is a clock of your choice. With a manual one, a month passes in microseconds.
 //!
-//! Not there yet: push over HTTP, or server.
+//! Not there yet: a server.
 //!
 //! What the bus holds is bounded by a [`Budget`]; publishers that find no room wait, in order, or
 //! get their messages back. Each subscription may have a [`BacklogLimit`] of its own.
@@ -173,6 +173,8 @@ pub use delivery::{
     BatchOutcome, Deliveries, Delivery, DeliveryIntoIter, DeliveryIter, DeliveryRef, Outcome,
     Settlement,
 };
+#[cfg(feature = "http")]
+pub use error::EndpointError;
 pub use error::{
     AckError, AckFailure, AdminError, Code, ConfigError, MessageProblem, NameError, PublishError,
     PublishReason, PullError, ReplyError, RequestError, Resource,
@@ -192,6 +194,8 @@ pub use peek::{MessageState, Peeked};
 pub use policy::{DeadLetterPolicy, RetryPolicy};
 pub use publish::Permit;
 pub use push::{DEFAULT_PUSH_WINDOW, PUSH_WINDOW, Push, PushEndpoint, PushOptions, PushStats};
+#[cfg(feature = "http")]
+pub use push::{HttpEndpoint, MAX_PUSH_ANSWER};
 pub use received::{Failure, Received, Verdict};
 pub use request::{CORRELATION_ID, REPLY_TO, REQUESTER, Requester, reply};
 pub use shell::subscription::forward::{

@@ -3,6 +3,9 @@
 //! Here is push in process: an endpoint, the time it has to answer, and what its answer means.
 //! Slow start and back-off are the runner's.
 
+#[cfg(feature = "http")]
+mod http;
+
 use std::ops::RangeInclusive;
 use std::time::SystemTime;
 
@@ -15,6 +18,9 @@ use crate::runner::{CatchPanics, Either, Gate, Pace, PushPace, Runner, Work, eit
 use crate::subscription::Subscription;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::Span;
+
+#[cfg(feature = "http")]
+pub use http::{HttpEndpoint, MAX_PUSH_ANSWER};
 
 /// How wide a push window may grow.
 pub const PUSH_WINDOW: RangeInclusive<usize> = 1..=3_000;
