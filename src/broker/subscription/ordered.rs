@@ -35,6 +35,7 @@ impl SubscriptionState {
     }
 
     /// As `lease`. Answers whether it stopped because it had looked at enough.
+    #[inline(never)]
     pub(super) fn lease_ordered(
         &mut self,
         head: u64,
@@ -232,6 +233,7 @@ impl SubscriptionState {
     }
 
     /// The usual ack: of the first message of its key, while leased. Answers whether it was one.
+    #[inline(never)]
     pub(super) fn ack_first(&mut self, index: u64, slot: u32, backlog: &mut impl Backlog) -> bool {
         let Some(ordering) = self.ordering.as_deref_mut() else { return false };
         let Some(key) = ordering.key(slot) else { return false };
@@ -256,6 +258,7 @@ impl SubscriptionState {
 
     /// As `ack`. An ack before that of an earlier message of the key is provisional (ORD-7 b), or
     /// refused where acks must be final (EOD-9).
+    #[inline(never)]
     pub(super) fn ack_ordered(
         &mut self,
         id: LeaseId,
