@@ -26,11 +26,11 @@ struct Receiver {
 }
 
 /// Answers with `answers` in turn, then with 204; an empty answer closes the connection.
-async fn receiver(answers: &[&'static str]) -> Receiver {
+async fn receiver(answers: Vec<&'static str>) -> Receiver {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/push?key=1", listener.local_addr().unwrap());
     let (send, seen) = mpsc::unbounded_channel();
-    let mut answers = answers.to_vec().into_iter();
+    let mut answers = answers.into_iter();
     tokio::spawn(async move {
         for connection in 0.. {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -79,7 +79,7 @@ fn push(worker: &Subscription, url: &str) -> Push {
 #[tokio::test]
 async fn a_wrapped_message_has_every_field() {
     let (_bus, topic, worker) = world().await;
-    let mut receiver = receiver(&[]).await;
+    let mut receiver = receiver(Vec::new()).await;
     let push = push(&worker, &receiver.url);
     let receipt =
         topic.publish(Message::new("Hello").with_attribute("key", "value")).await.unwrap();
@@ -102,7 +102,7 @@ async fn a_wrapped_message_has_every_field() {
 #[tokio::test]
 async fn an_unwrapped_message_leaves_out_what_is_no_header() {
     let (_bus, topic, worker) = world().await;
-    let mut receiver = receiver(&[]).await;
+    let mut receiver = receiver(Vec::new()).await;
     let endpoint = HttpEndpoint::new(&worker, &receiver.url).unwrap().unwrapped(true);
     let push = worker.push_to(endpoint.authorize(|| Ok("Bearer x".parse()?))).unwrap();
     let message = Message::new("raw").with_attribute("kind", "a").with_attribute("bad key", "b");
@@ -122,7 +122,7 @@ async fn an_unwrapped_message_leaves_out_what_is_no_header() {
 /// How often a message is pushed when the first answer is this.
 async fn pushes_after(answer: &'static str) -> (u64, u64) {
     let (_bus, topic, worker) = world().await;
-    let mut receiver = receiver(&[answer]).await;
+    let mut receiver = receiver(vec![answer]).await;
     let push = push(&worker, &receiver.url);
     topic.publish("order").await.unwrap();
     receiver.seen.recv().await.unwrap();
@@ -159,7 +159,7 @@ async fn exactly_five_codes_acknowledge() {
 #[tokio::test]
 async fn connections_are_used_again() {
     let (_bus, topic, worker) = world().await;
-    let mut receiver = receiver(&[]).await;
+    let mut receiver = receiver(Vec::new()).await;
     let push = push(&worker, &receiver.url);
     for n in 0..3 {
         topic.publish(n.to_string()).await.unwrap();
