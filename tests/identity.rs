@@ -440,6 +440,7 @@ fn an_outside_library_verifies() {
         let ran = Command::new("python3").args(["-c", OUTSIDE, &jwks, AUDIENCE, &token]).output();
         let ran = ran.unwrap();
         let said = String::from_utf8_lossy(&ran.stdout);
-        assert_eq!(said.trim(), "verified 1", "{}", String::from_utf8_lossy(&ran.stderr)); // PUSH-14
+        // PUSH-14
+        assert_eq!(said.trim(), "verified 1", "{}", String::from_utf8_lossy(&ran.stderr));
     }
 }
