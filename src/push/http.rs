@@ -78,8 +78,13 @@ impl HttpEndpoint {
         if !is_http || uri.host().is_none_or(str::is_empty) {
             return Err(refused());
         }
-        let connector =
-            HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
+        let provider = rustls::crypto::ring::default_provider();
+        let connector = HttpsConnectorBuilder::new()
+            .with_provider_and_webpki_roots(provider)
+            .expect("the provider has the protocol's default versions")
+            .https_or_http()
+            .enable_http1()
+            .build();
         let client = Client::builder(TokioExecutor::new()).build(connector);
         let (subscription, envelope) = (subscription.clone(), Envelope::Wrapped);
         Ok(Self { subscription, uri, envelope, authorize: None, client })
