@@ -60,25 +60,39 @@ impl BusBudget {
         self.is_pressed.load(Ordering::SeqCst)
     }
 
+    /// Answers whether it was under pressure before.
+    fn begin_pressure(&self) -> bool {
+        self.is_pressed.swap(true, Ordering::SeqCst)
+    }
+
     /// By how much a topic's report may be off: a 65,536th of the budget, nothing under pressure.
     #[inline]
     pub(crate) fn slack(&self) -> u64 {
         if self.is_pressed() { 0 } else { self.config.bytes >> 16 }
     }
 
-    /// A topic holds more, or less, than it had reported.
-    pub(crate) fn report(&self, before: u64, now: u64) {
+    /// A topic holds more, or less, than it had reported. Answers whether somebody has to be told.
+    pub(crate) fn report(&self, before: u64, now: u64) -> bool {
         self.used.fetch_add(now.wrapping_sub(before), Ordering::SeqCst);
+        // Asked after the sum has changed: who waits has said so before it looks at the sum.
+        now < before && self.is_pressed()
     }
 
     /// Puts a topic on the list, or renews what its first publisher needs. The caller looks at
-    /// [`fits`](Self::fits) once more after.
-    pub(crate) fn wait(&self, topic: &Weak<TopicShared>, id: u64, charge: u64) {
+    /// [`fits`](Self::fits) once more after. Answers false, and does neither, if the pressure has
+    /// ended meanwhile: the caller has to [`press`](BusCore::press) again.
+    #[must_use]
+    pub(crate) fn wait(&self, topic: &Weak<TopicShared>, id: u64, charge: u64) -> bool {
         let mut waiting = self.waiting.lock();
+        // Ended under the same lock, and only while nobody is on the list.
+        if !self.is_pressed() {
+            return false;
+        }
         match waiting.iter_mut().find(|other| other.id == id) {
             Some(other) => other.charge = charge,
             None => waiting.push(Waiting { topic: topic.clone(), id, charge }),
         }
+        true
     }
 
     pub(crate) fn stop_waiting(&self, id: u64) {
@@ -122,7 +136,7 @@ impl BusCore {
     /// A publisher is about to wait: sweeps what time has freed anywhere (L3). Called with no lock
     /// held. The first time under pressure always, then no oftener than its cost warrants.
     pub(crate) fn press(self: &Arc<Self>, reading: Reading) {
-        let was_pressed = self.budget.is_pressed.swap(true, Ordering::SeqCst);
+        let was_pressed = self.budget.begin_pressure();
         let now = reading.now.as_millis();
         if was_pressed && now < self.budget.next_sweep.load(Ordering::SeqCst) {
             return;

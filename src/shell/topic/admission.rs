@@ -296,9 +296,9 @@ impl TopicShared {
         }
         let mut stays = true;
         if is_first && !self.has_room(&state, load.charge) {
-            self.core.budget.wait(&self.me, self.id, load.charge);
             // Looked at after it is on the list, as whoever frees looks at the list after.
-            stays = !self.has_room(&state, load.charge);
+            stays = self.core.budget.wait(&self.me, self.id, load.charge)
+                && !self.has_room(&state, load.charge);
         }
         if state.doors.watch.is_none() {
             self.watch(&mut state, reading.now.after(BLOCKED_AFTER));
@@ -370,9 +370,9 @@ impl TopicShared {
         if before.abs_diff(now) <= budget.slack() && (before == now || !is_pressed) {
             return;
         }
-        budget.report(before, now);
+        let is_awaited = budget.report(before, now);
         state.doors.reported = now;
-        if now < before && is_pressed {
+        if is_awaited {
             effects.room(&self.core);
             if let Some(charge) = state.doors.publishers.first_charge()
                 && self.has_room(state, charge)
