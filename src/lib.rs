@@ -141,6 +141,8 @@ mod handler;
 pub mod identity;
 mod lifecycle;
 mod limits;
+#[cfg(all(test, siftbus_loom))]
+mod loom_models;
 mod message;
 mod name;
 mod observe;

@@ -42,11 +42,44 @@ mod real {
 mod modelled {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::MutexGuard;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::Ordering;
     pub(crate) use loom::thread::yield_now as spin;
     pub(crate) use std::sync::Arc;
     #[cfg(feature = "oidc")]
     pub(crate) use std::sync::OnceLock;
+
+    /// loom treats `SeqCst` as `AcqRel`, except in fences. What is relied on is that of two threads
+    /// which each store and then load what the other stores, one sees the other: a fence before
+    /// each such load gives that, and no more.
+    macro_rules! sequential {
+        ($($name:ident: $value:ty),*) => {$(
+            #[derive(Debug, Default)]
+            pub(crate) struct $name(loom::sync::atomic::$name);
+
+            impl $name {
+                pub(crate) fn new(value: $value) -> Self {
+                    Self(loom::sync::atomic::$name::new(value))
+                }
+
+                pub(crate) fn load(&self, order: Ordering) -> $value {
+                    if order == Ordering::SeqCst {
+                        loom::sync::atomic::fence(order);
+                    }
+                    self.0.load(order)
+                }
+            }
+
+            impl std::ops::Deref for $name {
+                type Target = loom::sync::atomic::$name;
+
+                fn deref(&self) -> &Self::Target {
+                    &self.0
+                }
+            }
+        )*};
+    }
+
+    sequential!(AtomicBool: bool, AtomicU64: u64, AtomicUsize: usize);
 
     /// loom's mutex with the interface of `parking_lot`.
     #[derive(Debug)]

@@ -172,3 +172,44 @@ impl BusCore {
 
 /// Sweeps under pressure look at no more than this many subscriptions per millisecond on average.
 const SWEPT_PER_MILLI: u64 = 16;
+
+#[cfg(all(test, siftbus_loom))]
+mod loom_tests {
+    use super::*;
+
+    /// One publisher is about to wait for 60 of 100 bytes while 80 are given back; `others` may end
+    /// the pressure meanwhile. It finds room, or is off the list, so was told.
+    fn waits_while_room_is_freed(others: usize) {
+        loom::model(move || {
+            let budget = Arc::new(BusBudget::new(Budget::new(100)));
+            budget.report(0, 80);
+            let threads: Vec<_> = (0..=others)
+                .map(|other| {
+                    let budget = Arc::clone(&budget);
+                    loom::thread::spawn(move || {
+                        if other > 0 || budget.report(80, 0) {
+                            budget.take_fitting();
+                        }
+                    })
+                })
+                .collect();
+            budget.begin_pressure();
+            while !budget.wait(&Weak::new(), 1, 60) {
+                budget.begin_pressure();
+            }
+            let fits = budget.fits(60);
+            threads.into_iter().for_each(|thread| thread.join().expect("it ends"));
+            assert!(fits || budget.waiting.lock().is_empty(), "nobody has told it (I-8)");
+        });
+    }
+
+    #[test]
+    fn room_against_a_waiting_publisher() {
+        waits_while_room_is_freed(0);
+    }
+
+    #[test]
+    fn the_end_of_pressure_against_a_waiting_publisher() {
+        waits_while_room_is_freed(1);
+    }
+}

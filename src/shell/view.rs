@@ -170,3 +170,51 @@ impl FilteredView {
         self.view.drop_below(lowest)
     }
 }
+
+#[cfg(all(test, siftbus_loom))]
+mod loom_tests {
+    use super::*;
+
+    /// Whoever registers and then looks at the head either sees the message or is told of it.
+    #[test]
+    fn publish_against_a_waiting_pull() {
+        loom::model(|| {
+            let view = Arc::new(View::new(Filter::default(), None));
+            let publisher = {
+                let view = Arc::clone(&view);
+                loom::thread::spawn(move || {
+                    view.set_head(1);
+                    view.is_awaited() && !view.take_waiting().is_empty()
+                })
+            };
+            view.register(Weak::new());
+            let sees_it = view.head() == 1;
+            let is_told = publisher.join().expect("it ends");
+            assert!(sees_it || is_told, "the message is there and nobody knows (I-8)");
+        });
+    }
+
+    /// Two subscriptions of one view register while a message comes: none is left behind.
+    #[test]
+    fn publish_against_two_subscriptions_of_a_view() {
+        loom::model(|| {
+            let view = Arc::new(View::new(Filter::default(), None));
+            let spawn = |act: fn(&View) -> usize| {
+                let view = Arc::clone(&view);
+                loom::thread::spawn(move || act(&view))
+            };
+            let publisher = spawn(|view| {
+                view.set_head(1);
+                if view.is_awaited() { view.take_waiting().len() } else { 0 }
+            });
+            let other = spawn(|view| {
+                view.register(Weak::new());
+                usize::from(view.head() == 1)
+            });
+            view.register(Weak::new());
+            let seen = usize::from(view.head() == 1) + other.join().expect("it ends");
+            let told = publisher.join().expect("it ends");
+            assert!(seen + told >= 2, "one of two knows nothing (I-8)");
+        });
+    }
+}

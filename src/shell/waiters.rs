@@ -199,3 +199,129 @@ mod tests {
         assert!(waiters.queue.len() <= 2 + SLACK);
     }
 }
+
+#[cfg(all(test, siftbus_loom))]
+mod loom_tests {
+    use std::task::Wake;
+
+    use super::*;
+    use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+
+    /// A subscription as far as waiting goes: messages, who waits, and the rules of L9.
+    #[derive(Default)]
+    struct Shared {
+        waiters: Waiters,
+        ready: usize,
+    }
+
+    impl Shared {
+        fn tell(&mut self, wakers: &mut Vec<Waker>) {
+            if self.ready > 0 && self.waiters.has_untold() {
+                wakers.extend(self.waiters.tell_one());
+            }
+        }
+    }
+
+    /// Whether somebody was woken.
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    struct Pull {
+        shared: Arc<Mutex<Shared>>,
+        ticket: Option<u64>,
+        flag: Arc<Flag>,
+        done: bool,
+    }
+
+    impl Pull {
+        fn new(shared: &Arc<Mutex<Shared>>) -> Self {
+            Self { shared: Arc::clone(shared), ticket: None, flag: Arc::default(), done: false }
+        }
+
+        /// A poll of `pull(1)`: takes one and passes the news of the rest on, or waits.
+        fn poll(&mut self) {
+            let (mut wakers, mut old) = (Vec::new(), None);
+            let waker = Waker::from(Arc::clone(&self.flag));
+            let mut shared = self.shared.lock();
+            if shared.ready > 0 {
+                shared.ready -= 1;
+                self.done = true;
+                shared.waiters.leave(&mut self.ticket, &mut old);
+                shared.tell(&mut wakers);
+            } else {
+                shared.waiters.wait(&mut self.ticket, 0, waker, &mut old);
+            }
+            drop(shared);
+            wakers.into_iter().for_each(Waker::wake);
+        }
+
+        /// Dropped before it was done: what it was told is passed on.
+        fn give_up(&mut self) {
+            let (mut wakers, mut old) = (Vec::new(), None);
+            let mut shared = self.shared.lock();
+            if shared.waiters.leave(&mut self.ticket, &mut old) {
+                shared.tell(&mut wakers);
+            }
+            drop(shared);
+            wakers.into_iter().for_each(Waker::wake);
+        }
+
+        /// A runtime polls again whoever was woken.
+        fn is_woken(&self) -> bool {
+            !self.done && self.flag.0.swap(false, Ordering::SeqCst)
+        }
+    }
+
+    fn publish(shared: &Mutex<Shared>, count: usize) {
+        let mut wakers = Vec::new();
+        let mut state = shared.lock();
+        state.ready += count;
+        state.tell(&mut wakers);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    #[test]
+    fn one_batch_against_two_pulls_of_one() {
+        loom::model(|| {
+            let shared = Arc::new(Mutex::new(Shared::default()));
+            let mut pulls = [Pull::new(&shared), Pull::new(&shared)];
+            let publisher = {
+                let shared = Arc::clone(&shared);
+                loom::thread::spawn(move || publish(&shared, 2))
+            };
+            pulls.iter_mut().for_each(Pull::poll);
+            publisher.join().expect("it ends");
+            while let Some(pull) = pulls.iter_mut().find(|pull| pull.is_woken()) {
+                pull.poll();
+            }
+            assert!(pulls.iter().all(|pull| pull.done), "a message and a waiter are left (L9)");
+        });
+    }
+
+    #[test]
+    fn a_message_against_a_pull_that_is_dropped() {
+        loom::model(|| {
+            let shared = Arc::new(Mutex::new(Shared::default()));
+            let (mut stays, mut goes) = (Pull::new(&shared), Pull::new(&shared));
+            goes.poll();
+            stays.poll();
+            let publisher = {
+                let shared = Arc::clone(&shared);
+                loom::thread::spawn(move || publish(&shared, 1))
+            };
+            goes.give_up();
+            publisher.join().expect("it ends");
+            while stays.is_woken() {
+                stays.poll();
+            }
+            assert!(stays.done, "the news went with the one that was dropped (L9)");
+        });
+    }
+}
