@@ -100,7 +100,9 @@
 //!
 //! Waking a waiter when a lease lapses takes one background task, which the bus starts by itself on
 //! the tokio runtime of whoever waits; the runtime needs its time enabled. Without a runtime the
-//! `try_` calls work, and are as exact. A [`ManualClock`] needs no runtime.
+//! `try_` calls work, and are as exact. A [`ManualClock`] needs no runtime. Publish, pull and
+//! streams take part in tokio's cooperative scheduling: a loop that never waits yields now and
+//! then.
 //!
 //! # Untrusted input
 //!
