@@ -221,24 +221,6 @@ impl TopicShared {
         matches
     }
 
-    /// Appends messages for all who match, whether there is room or not: what the bus itself
-    /// publishes. Gives them back if the topic is gone.
-    #[allow(dead_code, reason = "dead letters and delayed messages come in here")]
-    #[inline]
-    pub(crate) fn publish<M: ExactSizeIterator<Item = Message>>(
-        &self,
-        messages: M,
-        matches: Matches,
-        reading: Reading,
-    ) -> Result<Appended, (PublishReason, M)> {
-        let state = self.state.lock();
-        if state.deleted {
-            drop(state);
-            return Err((self.gone(), messages));
-        }
-        Ok(self.append(state, messages, matches, reading, Overflowing::new(), |_, _| {}))
-    }
-
     /// Appends a message that a dead-letter policy sends here, without regard to limits (DLQ-7).
     /// Answers false if the topic is gone.
     pub(crate) fn publish_forwarded(&self, message: Message, path: Path, reading: Reading) -> bool {
