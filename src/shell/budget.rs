@@ -213,3 +213,59 @@ mod loom_tests {
         waits_while_room_is_freed(1);
     }
 }
+
+#[cfg(all(test, not(siftbus_loom)))]
+mod tests {
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::{Bus, MESSAGE_OVERHEAD, Permit, Topic, TopicConfig};
+
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// While one publisher begins the pressure, and has not swept yet, another may wait already:
+    /// then a topic may still end with a charge that it has not given back.
+    #[test]
+    fn the_end_of_a_topic_tells_who_waits() {
+        const BYTES: u64 = 1 << 24;
+        const SLACK: usize = (BYTES >> 16) as usize;
+        let bus = Bus::builder().budget(Budget::new(BYTES).topic_reserve(1)).build();
+        let topic = |name| {
+            let created = bus.create_topic(name, TopicConfig::new()).now_or_never();
+            created.expect("at once").expect("a new name")
+        };
+        let permit = |topic: &Topic, charge: usize| -> Permit {
+            let reserved = topic.reserve(charge - MESSAGE_OVERHEAD).now_or_never();
+            reserved.expect("at once").expect("there is room")
+        };
+        let (ending, other) = (topic("ending"), topic("other"));
+        let core = Arc::clone(&ending.shared().core);
+        // Reported: nothing, both, the first, and still the first when there is none.
+        let first = permit(&ending, SLACK / 2);
+        drop(permit(&ending, SLACK + SLACK / 2));
+        drop(first);
+        assert_eq!(core.budget.used(), SLACK as u64 / 2);
+        ending.delete().now_or_never().expect("at once").expect("there");
+
+        let _most = permit(&other, BYTES as usize - SLACK);
+        core.budget.begin_pressure();
+        core.budget.next_sweep.store(u64::MAX, Ordering::SeqCst);
+        let flag = Arc::new(Flag::default());
+        let waker = Waker::from(Arc::clone(&flag));
+        let mut context = Context::from_waker(&waker);
+        let mut next = std::pin::pin!(other.reserve(SLACK - MESSAGE_OVERHEAD));
+        assert!(next.as_mut().poll(&mut context).is_pending());
+        drop(ending);
+        assert!(flag.0.load(Ordering::SeqCst), "it was not told (I-8)");
+        assert!(matches!(next.poll(&mut context), Poll::Ready(Ok(_))));
+    }
+}

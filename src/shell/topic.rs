@@ -732,12 +732,15 @@ impl Drop for TopicShared {
     fn drop(&mut self) {
         let state = self.state.lock();
         let (sweep, ledger) = (state.sweep, state.ledger);
-        self.core.budget.report(state.doors.reported, 0);
+        let is_awaited = self.core.budget.report(state.doors.reported, 0);
         drop(state);
         if let Some(key) = sweep {
             self.core.timers.cancel(key);
         }
         self.core.books.leave(self.id, &ledger);
+        if is_awaited {
+            self.core.room_freed();
+        }
     }
 }
 
