@@ -3,14 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 /// What a message takes of the budget beyond its [`size`](crate::Message::size), in bytes: its slot
-/// in the log, the allocations of payload and attributes, and a lease.
+/// in the log, the allocations of payload and attributes, and its lease on one subscription.
 pub const MESSAGE_OVERHEAD: usize = crate::broker::log::live::MESSAGE_OVERHEAD as usize;
 
 /// How many bytes the messages of a bus may take together (LIB-41).
 ///
 /// A publisher that finds no room waits (`publish`) or gets its messages back (`try_publish`). A
-/// message counts its size and [`MESSAGE_OVERHEAD`], once however many subscriptions have it, and 8
-/// bytes for each distinct filter that it matched; until its last subscription has settled it.
+/// message counts its size and [`MESSAGE_OVERHEAD`], once however many subscriptions have it, 8
+/// bytes for each distinct filter that it matched, and 16 for each subscription beyond the first
+/// that has been handed it; until its last subscription has settled it.
 ///
 /// ```
 /// use siftbus::{Budget, Bus};

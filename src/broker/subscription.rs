@@ -176,6 +176,12 @@ impl SubscriptionState {
         self.leased
     }
 
+    /// Lease words in use: messages that were handed out or passed over, and have not left.
+    #[inline]
+    pub(crate) fn word_count(&self) -> u64 {
+        self.window.live()
+    }
+
     pub(crate) fn delayed(&self) -> u64 {
         self.delayed
     }

@@ -48,6 +48,10 @@ use crate::time::{Span, Time};
 /// when nothing is left.
 const TRIM_EVERY: u64 = 64;
 
+/// A subscription tells its topic of lease words when there are so many more or fewer; under
+/// pressure of each.
+const TELL_WORDS: u64 = 64;
+
 /// Sets the hashes of ordering keys apart from others made with the seed of the bus.
 const KEY_SEED: u64 = 0x6f72_6465_7269_6e67;
 
@@ -96,6 +100,8 @@ struct State {
     /// not touch what publishers write all the time.
     seen: u64,
     told: Keeps,
+    /// Lease words that the topic knows of.
+    told_words: u64,
     /// The way back through the log that a seek has begun.
     replay: Option<Box<Replay>>,
     /// What is published before this is acknowledged on arrival (SEEK-4).
@@ -257,6 +263,7 @@ impl SubscriptionShared {
             told_low: head,
             seen: head,
             told: Keeps { hold: is_unfiltered.then_some(head), view_low: head },
+            told_words: 0,
             replay: None,
             not_before: None,
             is_registered: false,
@@ -825,6 +832,7 @@ impl SubscriptionShared {
         ledger.removed += self.backlog_of(&state);
         let pinned = self.pinned_positions(&state);
         state.broker.end(head);
+        self.tell_words(&mut state);
         let replay = state.replay.take();
         if let Some(segment) = state.cached.take() {
             effects.free(segment);
@@ -945,6 +953,9 @@ impl SubscriptionShared {
             let trim = self.leave_pressed(state, effects);
             return After { trim, forward };
         }
+        if state.broker.word_count().abs_diff(state.told_words) >= TELL_WORDS {
+            self.tell_words(&mut state);
+        }
         let trim = if state.replay.is_some() {
             self.has_come_forward(&state)
         } else if self.is_unfiltered {
@@ -968,7 +979,15 @@ impl SubscriptionShared {
         if let Some(segment) = state.cached.take() {
             effects.free(segment);
         }
-        self.keeps(&state) != state.told || state.broker.has_pins()
+        self.tell_words(&mut state) || self.keeps(&state) != state.told || state.broker.has_pins()
+    }
+
+    /// Tells the topic how many lease words there are. Answers whether that was news.
+    fn tell_words(&self, state: &mut State) -> bool {
+        let words = state.broker.word_count();
+        let before = std::mem::replace(&mut state.told_words, words);
+        self.topic.count_words(before, words);
+        before != words
     }
 
     fn is_full(&self, state: &State) -> bool {

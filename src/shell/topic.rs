@@ -33,7 +33,7 @@ use crate::filter::{Filter, Normal};
 use crate::message::{Message, MessageId, Published};
 use crate::peek::{MessageState, Peeked};
 use crate::stats::TopicStats;
-use crate::sync::{Arc, Mutex, MutexGuard, RwLock};
+use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, RwLock};
 use crate::time::{Span, Time};
 use crate::{SubscriptionConfig, TopicConfig, TopicUpdate};
 use seek::Retained;
@@ -56,6 +56,8 @@ pub(crate) struct TopicShared {
     matcher: Matcher,
     /// Attributes of messages, noticed while there are filters.
     seen: explain::SeenKeys,
+    /// Lease words of all subscriptions; off by a few for each while nobody waits for room.
+    words: AtomicU64,
 }
 
 struct TopicState {
@@ -138,6 +140,7 @@ impl TopicShared {
             watch: Arc::new(Watch(me.clone())),
             matcher: Matcher::new(core.seed),
             seen: explain::SeenKeys::new(),
+            words: AtomicU64::new(0),
         });
         topic.state.lock().configure(config);
         core.books.enter(topic.id, &topic.me);
@@ -178,7 +181,7 @@ impl TopicShared {
             retained_bytes,
             subscriptions: if state.deleted { 0 } else { state.subscriptions.len() },
             published: state.ledger.published,
-            charged_bytes: state.charged(),
+            charged_bytes: self.charged(&state),
             publishers_waiting: state.doors.publishers.len(),
             waiting_for: None,
         }

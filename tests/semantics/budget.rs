@@ -84,6 +84,35 @@ async fn lib_41_a_message_counts_once_for_all_and_until_the_last_has_settled_it(
 }
 
 #[tokio::test(start_paused = true)]
+async fn lib_41_leases_of_further_subscriptions_are_charged_at_hand_out() {
+    let (bus, topic, first) = world(10).await;
+    for _ in 0..8 {
+        topic.publish("x").await.unwrap();
+    }
+    let second = topic.subscribe("second", SubscriptionConfig::new()).await.unwrap();
+    let third = topic.subscribe("third", SubscriptionConfig::new()).await.unwrap();
+    for _ in 0..2 {
+        topic.try_publish("x").unwrap();
+    }
+    // From here on there is pressure, and everything is exact.
+    assert!(topic.try_publish("x").is_err());
+    assert_eq!(bus.stats().budget_used, 10 * ONE);
+    let held = [take(&first, 10), take(&second, 10), take(&third, 10)];
+    assert_eq!(held.each_ref().map(Vec::len), [10, 2, 2]);
+    // Hand-outs never wait, and the charge of a message pays for one lease.
+    assert_eq!(bus.stats().budget_used, 10 * ONE + 4 * 16, "LIB-41");
+    assert_eq!(topic.stats().charged_bytes, 10 * ONE + 4 * 16);
+    let [of_first, of_second, of_third] = held;
+    of_third.into_iter().for_each(|delivery| drop(delivery.ack()));
+    assert_eq!(bus.stats().budget_used, 10 * ONE + 2 * 16, "LIB-41: acknowledged, given back");
+    second.delete().await.unwrap();
+    drop(of_second);
+    assert_eq!(bus.stats().budget_used, 10 * ONE, "LIB-41: gone, given back");
+    drop(of_first);
+    bus.audit().assert_balanced();
+}
+
+#[tokio::test(start_paused = true)]
 async fn lib_41_filtered_subscriptions_keep_what_they_match() {
     let (bus, topic, all) = world(3).await;
     all.delete().await.unwrap();

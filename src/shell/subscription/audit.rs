@@ -45,6 +45,11 @@ impl LockedSubscription<'_> {
         (places, wrong)
     }
 
+    /// Lease words that it has told its topic of.
+    pub(crate) fn told_words(&self) -> u64 {
+        self.state.told_words
+    }
+
     /// Adds what it keeps in the log of its topic.
     pub(crate) fn collect_needs(&self, needs: &mut Needs) {
         if let Some(position) = self.state.told.hold {

@@ -65,6 +65,7 @@ impl SubscriptionShared {
         let replay = std::mem::replace(&mut state.replay, replay.map(Box::new));
         let after = self.head(&state) - start;
         let sought = state.broker.seek(start, before, after);
+        self.tell_words(&mut state);
         state.seen = self.head(&state);
         state.stragglers.clear();
         state.boundaries.clear();

@@ -20,11 +20,14 @@ use crate::shell::effects::Effects;
 use crate::shell::matcher::{Matches, ViewKey};
 use crate::shell::subscription::{Room, SubscriptionShared};
 use crate::shell::timers::{Key, Rank, Timed};
-use crate::sync::Arc;
+use crate::sync::{Arc, Ordering};
 use crate::time::{Span, Time};
 
 /// What an entry of a filtered view takes.
 pub(super) const ENTRY_BYTES: u64 = 8;
+
+/// What a lease word takes.
+const WORD_BYTES: u64 = size_of::<crate::broker::lease::Word>() as u64;
 
 /// A publisher that has waited this long is reported by an event.
 const BLOCKED_AFTER: Span = Span::SECOND;
@@ -120,7 +123,7 @@ impl TopicShared {
     /// Whether the budget has room for `charge` more on this topic.
     fn has_room(&self, state: &TopicState, charge: u64) -> bool {
         let budget = &self.core.budget;
-        let charged = state.charged();
+        let charged = self.charged(state);
         if charged < budget.config.topic_reserve {
             return true;
         }
@@ -358,6 +361,21 @@ impl TopicShared {
         }
     }
 
+    /// What the topic has of the budget. A message's own charge pays for one lease word; those of
+    /// further subscriptions come on top at hand-out.
+    #[inline]
+    pub(super) fn charged(&self, state: &TopicState) -> u64 {
+        let (live, doors) = (state.log.live(), &state.doors);
+        let words = self.words.load(Ordering::Relaxed).saturating_sub(live.messages);
+        live.charge() + doors.entries * ENTRY_BYTES + doors.reserved + words * WORD_BYTES
+    }
+
+    /// A subscription has more lease words, or fewer, than it had said.
+    #[inline]
+    pub(crate) fn count_words(&self, before: u64, now: u64) {
+        self.words.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+    }
+
     /// Tells the budget what the topic holds now, and who waits that something was given back.
     #[inline]
     pub(super) fn settle_account(&self, state: &mut TopicState, effects: &mut Effects) {
@@ -366,7 +384,7 @@ impl TopicShared {
         if is_pressed {
             state.log.count_exactly();
         }
-        let (before, now) = (state.doors.reported, state.charged());
+        let (before, now) = (state.doors.reported, self.charged(state));
         if before.abs_diff(now) <= budget.slack() && (before == now || !is_pressed) {
             return;
         }
@@ -438,14 +456,6 @@ impl TopicShared {
         self.core.satisfy(need);
         let need = self.core.timers.observe_waiting(self.id, true);
         self.core.satisfy(need);
-    }
-}
-
-impl TopicState {
-    /// What the topic has of the budget.
-    #[inline]
-    pub(super) fn charged(&self) -> u64 {
-        self.log.live().charge() + self.doors.entries * ENTRY_BYTES + self.doors.reserved
     }
 }
 

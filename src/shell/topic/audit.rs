@@ -6,7 +6,7 @@ use crate::broker::log::audit::Needs;
 use crate::shell::subscription::SubscriptionShared;
 use crate::shell::subscription::audit::LockedSubscription;
 use crate::shell::view::View;
-use crate::sync::MutexGuard;
+use crate::sync::{MutexGuard, Ordering};
 
 /// A topic whose lock is held: nothing is published, trimmed, attached or detached meanwhile.
 pub(crate) struct LockedTopic<'a> {
@@ -64,6 +64,11 @@ impl LockedTopic<'_> {
             subscription.collect_needs(&mut needs);
         }
         let mut wrong = self.state.log.audit(&needs, &self.topic.directory.read());
+        let words = self.topic.words.load(Ordering::Relaxed);
+        let told: u64 = subscriptions.iter().map(LockedSubscription::told_words).sum();
+        if words != told {
+            wrong.push(format!("{words} lease words by count, its subscriptions said {told}"));
+        }
         let ledger = &self.state.ledger;
         if ledger.appended != self.state.log.head() {
             let head = self.state.log.head();
