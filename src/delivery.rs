@@ -188,7 +188,7 @@ impl BatchOutcome {
     fn count(&mut self, settled: Settled) {
         match settled {
             Settled::Done => self.done += 1,
-            Settled::Stale | Settled::Unordered => self.stale += 1,
+            Settled::Stale | Settled::Unordered | Settled::Transient => self.stale += 1,
             Settled::Provisional => self.provisional += 1,
         }
     }

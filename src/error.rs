@@ -431,6 +431,14 @@ pub enum PublishReason {
         /// What is wrong.
         what: &'static str,
     },
+    /// A fault that a test has armed (LIB-406); nothing was published.
+    #[error("a publish to topic {topic:?} fails on demand with {code:?}")]
+    Fault {
+        /// The topic's name.
+        topic: String,
+        /// The code that was asked for.
+        code: Code,
+    },
     /// The bus is closed.
     #[error("the bus is closed")]
     Closed,
@@ -450,6 +458,7 @@ impl PublishReason {
             | Self::Misused { .. } => Code::InvalidArgument,
             Self::NoRoom { .. } | Self::BacklogFull { .. } => Code::ResourceExhausted,
             Self::TimedOut { .. } => Code::DeadlineExceeded,
+            Self::Fault { code, .. } => *code,
             Self::Closed => Code::Unavailable,
         }
     }
@@ -575,8 +584,8 @@ pub enum AckError {
         /// The id as text.
         id: String,
     },
-    /// With exactly-once delivery: some answers did not take effect, those to all other ids did
-    /// (EOD-5).
+    /// With exactly-once delivery, or by a fault on demand: some answers did not take effect, those
+    /// to all other ids did (EOD-5, EOD-10).
     #[error("Some acknowledgement ids in the request were invalid.")]
     ExactlyOnce {
         /// The ids that failed, each with the reason.
@@ -613,7 +622,19 @@ impl AckError {
     }
 }
 
-/// Why an answer failed on a subscription with exactly-once delivery.
+impl AckError {
+    /// Whether the same answer, given again by id, may take effect (EOD-10).
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::ExactlyOnce { failures } => {
+                failures.iter().all(|(_, failure)| *failure == AckFailure::Transient)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Why an answer failed on a subscription with exactly-once delivery, or by a fault on demand.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AckFailure {
@@ -623,6 +644,9 @@ pub enum AckFailure {
     /// An earlier message of the ordering key is not acknowledged yet: the lease goes on, and the
     /// ack can be repeated after that (EOD-9).
     OutOfOrder,
+    /// A fault that a test has armed: the delivery is as it was, and the answer can be repeated by
+    /// id (EOD-10). The bus never says so by itself.
+    Transient,
 }
 
 impl AckFailure {
@@ -631,6 +655,7 @@ impl AckFailure {
         match self {
             Self::InvalidAckId => "PERMANENT_FAILURE_INVALID_ACK_ID",
             Self::OutOfOrder => "PERMANENT_FAILURE_UNORDERED_ACK_ID",
+            Self::Transient => "TRANSIENT_FAILURE_INVALID_ACK_ID",
         }
     }
 }

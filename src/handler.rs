@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::bus::Sleep;
 use crate::config::check_range;
 use crate::delivery::{Delivery, Outcome};
-use crate::error::{AdminError, ConfigError, PullError};
+use crate::error::{AckError, AdminError, ConfigError, PullError};
 use crate::received::{Failure, Lease, Received, Verdict};
 use crate::runner::{
     CatchPanics, Either, Gate, HandlerPace, MAX_BACKOFF, MIN_BACKOFF, Pace, Runner, Work, doubled,
@@ -314,7 +314,13 @@ impl<H> Calls<H> {
             Sleep::new(core, lasts / 2).await;
             let left = end.saturating_sub(begin.until(core.read().now));
             let kept = shared.ack_deadline().to_duration().min(left);
-            let is_ours = delivery.set_deadline(kept.max(TICK)).outcome() == Ok(Outcome::Done);
+            let outcome = delivery.set_deadline(kept.max(TICK)).outcome();
+            if outcome.as_ref().is_err_and(AckError::is_transient) {
+                // EOD-10: the lease is as it was; there is time left to ask again.
+                lasts = (lasts / 2).max(2 * TICK);
+                continue;
+            }
+            let is_ours = outcome == Ok(Outcome::Done);
             if is_ours && kept < left {
                 lasts = kept;
                 continue;

@@ -64,7 +64,7 @@
 //! - Time is a clock of your choice. With a manual one, a month passes in microseconds.
 //!
 //! Not there yet: push set by configuration, a server, a time to live of single messages, delayed
-//! publish, deduplication, faults on demand.
+//! publish, deduplication.
 //!
 //! What the bus holds is bounded by a [`Budget`]; publishers that find no room wait, in order, or
 //! get their messages back. Each subscription may have a [`BacklogLimit`] of its own.
@@ -92,6 +92,7 @@
 //! | ask and be answered | [`Requester`], [`reply()`] |
 //! | watch | [`SubscriptionStats`], [`TopicStats`], [`Events`] |
 //! | move time | [`Clock`], [`ManualClock`], [`Bus::now`], [`Bus::sleep`], [`Bus::timeout`] |
+//! | make it fail, in tests | [`Subscription::faults`], [`Topic::faults`], [`FaultCounts`] |
 //! | act on errors | one enum per boundary, such as [`PullError`]; each has a [`Code`] |
 //!
 //! Keep a [`Bus`]: when the last one is dropped the bus is closed, and the handles of topics and
@@ -138,6 +139,7 @@ mod delivery;
 mod error;
 mod events;
 mod explain;
+mod faults;
 pub mod filter;
 mod handler;
 #[cfg(feature = "oidc")]
@@ -189,6 +191,7 @@ pub use explain::{
     DeliveryExplanation, Explanation, FailedClause, FilterLint, FilterStats, Standing,
     SubscriptionExplanation,
 };
+pub use faults::{SubscriptionFaults, TopicFaults};
 pub use filter::Filter;
 pub use handler::{HANDLER_CONCURRENCY, Handler, HandlerOptions, HandlerStats};
 pub use lifecycle::{Declared, Topology};
@@ -209,7 +212,7 @@ pub use shell::subscription::forward::{
     DEAD_LETTER_SOURCE_TOPIC_PUBLISH_TIME,
 };
 pub use snapshot::{SeekTarget, Snapshot, SnapshotUpdate};
-pub use stats::{BusStats, Rates, SubscriptionStats, TopicStats};
+pub use stats::{BusStats, FaultCounts, Rates, SubscriptionStats, TopicStats};
 pub use stream::{BatchStream, DeliveryStream};
 pub use subscription::Subscription;
 pub use topic::{DELETED_TOPIC, Receipt, Receipts, Topic};
@@ -220,3 +223,8 @@ pub use topic::{DELETED_TOPIC, Receipt, Receipts, Topic};
 pub mod internals {
     pub use crate::counters::{Counters, counters};
 }
+
+/// Runs the examples of the page about testing.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/testing.md")]
+mod testing_page {}

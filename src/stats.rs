@@ -48,6 +48,23 @@ pub struct BusStats {
     pub publishers_waiting: usize,
 }
 
+/// Faults of a subscription by kind: those that are armed, or those that have happened
+/// (LIB-400).
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FaultCounts {
+    /// Acks that do not arrive.
+    pub lost_acks: u64,
+    /// Acks and new deadlines that fail and can be repeated.
+    pub failed_answers: u64,
+    /// Messages that come again though they were acknowledged.
+    pub duplicates: u64,
+    /// Hand-outs that come later.
+    pub delayed_deliveries: u64,
+    /// Leases that were ended; these are never armed.
+    pub ended_leases: u64,
+}
+
 /// How fast a subscription's figures change, per second; made by [`SubscriptionStats::rates`].
 #[derive(Copy, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]

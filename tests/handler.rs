@@ -578,3 +578,56 @@ async fn leases_are_kept_within_the_limits_of_the_service() {
     turns().await;
     assert_eq!((handler.stats().succeeded, handler.stats().lost), (1, 0), "LIB-302");
 }
+
+#[tokio::test]
+async fn faults_strike_what_a_handler_does() {
+    let w = World::new().await;
+    let seen = Seen::default();
+    let handler = always(&w, HandlerOptions::new(), &seen, || Ok(()));
+    w.worker.faults().duplicate_deliveries(1);
+    w.publish(1).await;
+    assert_eq!(seen.attempts(), [1, 1], "LIB-403: twice, though the handler succeeded");
+    w.worker.faults().lose_acks(1);
+    w.publish(1).await;
+    assert_eq!((handler.stats().succeeded, handler.stats().stale), (3, 0), "LIB-401");
+    w.advance(10 * SECOND).await;
+    assert_eq!(seen.attempts(), [1, 1, 1, 2], "LIB-401: after the ack deadline");
+    w.worker.faults().delay_deliveries(1, SECOND);
+    w.publish(1).await;
+    assert_eq!(seen.attempts().len(), 4, "LIB-402");
+    w.advance(SECOND).await;
+    assert_eq!((seen.attempts().len(), w.worker.stats().backlog), (5, 0), "LIB-402");
+    w.bus.audit().assert_balanced();
+}
+
+#[tokio::test]
+async fn a_kept_lease_survives_failed_extensions_but_not_its_end() {
+    let w = World::new().await;
+    let (calls, go_on) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let (counted, waits) = (Arc::clone(&calls), Arc::clone(&go_on));
+    let handle = move |_: Received| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let waits = Arc::clone(&waits);
+        async move {
+            waits.acquire().await.unwrap().forget();
+            Ok::<(), Failure>(())
+        }
+    };
+    let handler = w.worker.handle(HandlerOptions::new(), handle).unwrap();
+    w.worker.faults().fail_answers(2);
+    w.publish(1).await;
+    for _ in 0..30 {
+        w.advance(SECOND).await;
+    }
+    assert_eq!(w.worker.faults().injected().failed_answers, 2);
+    assert_eq!((handler.stats().lost, calls.load(Ordering::SeqCst)), (0, 1), "LIB-302, LIB-405");
+    // LIB-302, LIB-404: another call takes the message before the first can keep it.
+    assert_eq!(w.worker.faults().end_leases(), 1);
+    turns().await;
+    assert_eq!(calls.load(Ordering::SeqCst), 2, "LIB-404");
+    go_on.add_permits(2);
+    turns().await;
+    assert_eq!((handler.stats().succeeded, handler.stats().stale), (2, 1), "LS-11");
+    assert_eq!(w.worker.stats().backlog, 0);
+    w.bus.audit().assert_balanced();
+}

@@ -293,3 +293,23 @@ async fn windows_out_of_range_are_refused() {
         assert!(matches!(error, AdminError::Config(_)));
     }
 }
+
+#[tokio::test]
+async fn faults_strike_what_is_pushed() {
+    let w = World::new().await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let endpoint = move |_: Received| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { Ok::<(), Failure>(()) }
+    };
+    let push = w.worker.push_to(endpoint).unwrap();
+    w.worker.faults().duplicate_deliveries(1);
+    w.worker.faults().lose_acks(1);
+    w.publish(1).await;
+    assert_eq!(calls.load(Ordering::SeqCst), 2, "LIB-403, LIB-401");
+    w.advance(12 * SECOND).await;
+    assert_eq!(calls.load(Ordering::SeqCst), 3, "LIB-401: the second ack was lost");
+    assert_eq!((push.stats().succeeded, w.worker.stats().backlog), (3, 0));
+    w.bus.audit().assert_balanced();
+}

@@ -125,6 +125,12 @@ impl Word {
         }
     }
 
+    /// Nobody has seen the hand-out that was made last: as if it had never been.
+    pub(crate) fn undo_hand_out(&mut self) {
+        self.uncount();
+        self.generation = self.generation.wrapping_sub(1);
+    }
+
     /// A delivery that is under way is the first one, all others are forgotten (DLQ-13).
     pub(crate) fn restart_attempts(&mut self) {
         let attempts = u64::from(self.phase() == Phase::Leased);

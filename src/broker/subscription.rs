@@ -11,6 +11,7 @@
 
 mod audit;
 pub(crate) mod failure;
+mod faults;
 mod limit;
 mod ordered;
 mod seek;
@@ -90,6 +91,8 @@ pub(crate) enum Settled {
     Provisional,
     /// Not applied: an earlier message of the key is not acknowledged (EOD-9).
     Unordered,
+    /// Not applied, by a fault on demand: it can be repeated (EOD-10).
+    Transient,
 }
 
 #[derive(Debug)]
@@ -361,17 +364,22 @@ impl SubscriptionState {
             return;
         }
         if phase == Phase::Leased {
-            // With exactly-once delivery a late answer fails, whatever happens to the message
-            // (EOD-4).
-            let failure = if word.is_strict() { Failure::Nack } else { Failure::Lapse };
-            self.expired_leases += 1;
-            self.end_lease(index, backlog);
-            self.fail(index, failure, due, None, now, backlog);
+            self.lapse(index, due, now, backlog);
         } else {
             word.set_phase(next);
             self.delayed -= 1;
             self.make_ready(index);
         }
+    }
+
+    /// A lease has reached its end.
+    fn lapse(&mut self, index: u64, due: Time, now: Time, backlog: &mut impl Backlog) {
+        // With exactly-once delivery a late answer fails, whatever happens to the message (EOD-4).
+        let is_strict = self.window.get(index).is_some_and(Word::is_strict);
+        let failure = if is_strict { Failure::Nack } else { Failure::Lapse };
+        self.expired_leases += 1;
+        self.end_lease(index, backlog);
+        self.fail(index, failure, due, None, now, backlog);
     }
 
     /// A lease is over; what becomes of the message is the caller's business.
@@ -491,10 +499,11 @@ impl SubscriptionState {
             if !matches!(word.phase(), Phase::Ready | Phase::Lapsed) {
                 continue;
             }
+            let was_handed_out = word.generation() > 0;
             word.renew(options.deadline, options.owner | self.strict);
             let (generation, attempt) = (word.generation(), word.attempts());
             self.deliverable -= 1;
-            self.redeliveries += 1;
+            self.redeliveries += u64::from(was_handed_out);
             self.redelivered_last = true;
             return Some(Leased { index, generation, attempt, slot: 0, segment: 0 });
         }

@@ -5,6 +5,7 @@
 //! be woken after, and when the topic has to be told that less is needed.
 
 pub(crate) mod audit;
+mod faults;
 pub(crate) mod forward;
 mod limit;
 mod peek;
@@ -26,6 +27,7 @@ use super::topic::TopicShared;
 use super::view::View;
 use super::waiters::Waiters;
 use crate::ack_id::AckId;
+use crate::broker::faults::Faults;
 use crate::broker::ledger::Ledger;
 use crate::broker::log::{Directory, Segment};
 use crate::broker::ordering::Client;
@@ -120,6 +122,8 @@ struct State {
     filed: Option<u64>,
     /// Publishers wait because it is full.
     blocks: bool,
+    /// Faults on demand, once any was armed.
+    faults: Option<Box<Faults>>,
 }
 
 /// Why a subscription takes no more calls.
@@ -275,6 +279,7 @@ impl SubscriptionShared {
             ended: None,
             filed: None,
             blocks: false,
+            faults: None,
         };
         Arc::new_cyclic(|me| Self {
             incarnation,
@@ -422,7 +427,7 @@ impl SubscriptionShared {
             } else if batch.epoch != state.broker.epoch() {
                 break;
             }
-            let round = Request { max_messages: left, ..request };
+            let round = Request { max_messages: state.at_once(left), ..request };
             let client = request.client(call.unwrap_or_default());
             if state.is_scanning() {
                 self.scan(&mut state, left);
@@ -478,10 +483,15 @@ impl SubscriptionShared {
         let head = state.seen;
         let (broker, mut reader) = self.reader(state);
         let (taken, stopped) = broker.lease(head, options, &mut reader, &mut batch.leased);
-        if taken > 0 {
-            reader.resolve(batch, start);
-            self.reschedule(state);
+        if taken == 0 {
+            return (taken, stopped);
         }
+        if state.faults.is_some() && self.delays_last(state, reading, batch) {
+            return (0, true);
+        }
+        let (_, mut reader) = self.reader(state);
+        reader.resolve(batch, start);
+        self.reschedule(state);
         (taken, stopped)
     }
 
@@ -650,8 +660,46 @@ impl SubscriptionShared {
             }
             _ => state.touch(reading.now),
         }
-        let (broker, mut reader) = self.reader(&mut state);
         let leases = leases.into_iter();
+        if state.faults.is_none() {
+            self.apply(&mut state, leases, how, reading, outcome);
+        } else {
+            for lease in leases {
+                match self.fault_of(&mut state, lease, how) {
+                    Some(settled) => outcome(settled),
+                    None => self.apply(&mut state, [lease].into_iter(), how, reading, &mut outcome),
+                }
+            }
+        }
+        match how {
+            // What is acknowledged may be what its key waited for.
+            Settle::Ack if state.broker.is_ordered() || state.faults.is_some() => {
+                self.tell_if_deliverable(&mut state, &mut effects);
+            }
+            Settle::Ack => {}
+            Settle::Nack => {
+                self.tell_if_deliverable(&mut state, &mut effects);
+                if state.broker.policy().retries() {
+                    self.reschedule(&mut state);
+                }
+            }
+            Settle::NackAfter(_) | Settle::Deadline(_) => self.reschedule(&mut state),
+        }
+        let after = self.leave(state, &mut effects);
+        self.finish(effects, after);
+        Ok(())
+    }
+
+    #[inline]
+    fn apply(
+        &self,
+        state: &mut State,
+        leases: impl Iterator<Item = LeaseId>,
+        how: Settle,
+        reading: Reading,
+        mut outcome: impl FnMut(Settled),
+    ) {
+        let (broker, mut reader) = self.reader(state);
         let at = reading.deadline(Span::default());
         match how {
             Settle::Ack => broker.ack_many(leases, &mut reader, outcome),
@@ -667,23 +715,6 @@ impl SubscriptionShared {
                 leases.for_each(|l| outcome(broker.set_deadline(l, deadline, &mut reader)));
             }
         }
-        match how {
-            // What is acknowledged may be what its key waited for.
-            Settle::Ack if state.broker.is_ordered() => {
-                self.tell_if_deliverable(&mut state, &mut effects);
-            }
-            Settle::Ack => {}
-            Settle::Nack => {
-                self.tell_if_deliverable(&mut state, &mut effects);
-                if state.broker.policy().retries() {
-                    self.reschedule(&mut state);
-                }
-            }
-            Settle::NackAfter(_) | Settle::Deadline(_) => self.reschedule(&mut state),
-        }
-        let after = self.leave(state, &mut effects);
-        self.finish(effects, after);
-        Ok(())
     }
 
     /// Sends a delivery to the dead-letter topic (LIB-102). Without a policy it is given back.
@@ -715,6 +746,7 @@ impl SubscriptionShared {
             Settled::Done => Ok(Outcome::Done),
             Settled::Provisional => Ok(Outcome::Provisional),
             Settled::Unordered => Err(AckFailure::OutOfOrder),
+            Settled::Transient => Err(AckFailure::Transient),
             Settled::Stale if self.is_exactly_once() => Err(AckFailure::InvalidAckId),
             Settled::Stale => Ok(Outcome::Stale),
         }
@@ -1116,6 +1148,15 @@ impl SubscriptionShared {
 }
 
 impl State {
+    /// Of `wanted` messages, how many are leased before anybody looks at them.
+    #[inline]
+    fn at_once(&self, wanted: usize) -> usize {
+        match &self.faults {
+            Some(faults) if faults.delays() => wanted.min(1),
+            _ => wanted,
+        }
+    }
+
     #[inline]
     fn touch(&mut self, now: Time) {
         self.last_activity = self.last_activity.max(now);

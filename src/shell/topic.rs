@@ -6,6 +6,7 @@
 pub(crate) mod admission;
 mod audit;
 mod explain;
+mod faults;
 mod filtered;
 pub(crate) mod seek;
 
@@ -23,6 +24,7 @@ use super::snapshot::SnapshotShared;
 use super::subscription::{Start, SubscriptionShared};
 use super::timers::{Key, Rank, Timed};
 use super::view::View;
+use crate::broker::faults::PublishFaults;
 use crate::broker::hops::{Hops, Path};
 use crate::broker::ledger::TopicLedger;
 use crate::broker::log::{Directory, TopicLog};
@@ -81,6 +83,8 @@ struct TopicState {
     hops: Hops,
     ledger: TopicLedger,
     doors: Doors,
+    /// Faults on demand, once any was armed.
+    faults: Option<Box<PublishFaults>>,
 }
 
 /// However many subscriptions there are, so many places in the filter index for each are allowed.
@@ -134,6 +138,7 @@ impl TopicShared {
                 hops: Hops::default(),
                 ledger: TopicLedger::default(),
                 doors: Doors::default(),
+                faults: None,
             }),
             directory: RwLock::new(Directory::default()),
             view: Arc::new(View::new(Filter::all(), None)),
@@ -258,6 +263,10 @@ impl TopicShared {
         if state.deleted {
             drop(state);
             return Err((self.gone(), messages));
+        }
+        if let Some(code) = state.faults.as_mut().and_then(|faults| faults.strike()) {
+            drop(state);
+            return Err((self.fault(code), messages));
         }
         let load = Load::new(messages.len(), bytes);
         let admitted = self.admit(&mut state, load, look(&messages), &matches, gate, reading);

@@ -238,6 +238,21 @@ async fn dlq_11_what_the_filter_rejects_never_gets_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn dlq_12_a_seek_lets_attempts_count_from_one() {
+    let (w, inspect) = world(2, SubscriptionConfig::new()).await;
+    w.publish(&["a"]).await;
+    take_one(&w.worker).nack().await.unwrap();
+    w.worker.seek(w.clock.now() - HOUR).await.unwrap();
+    for attempt in [1, 2] {
+        assert!(nothing_ready(&inspect), "DLQ-12");
+        let delivery = take_one(&w.worker);
+        assert_eq!(delivery.attempt(), attempt, "DLQ-12");
+        delivery.nack().await.unwrap();
+    }
+    assert_eq!(drain(&inspect), ["a"], "DLQ-12, DLQ-4");
+}
+
+#[tokio::test(start_paused = true)]
 async fn dlq_13_removing_the_policy_keeps_messages_and_setting_it_restarts_the_count() {
     let (w, inspect) = world(3, SubscriptionConfig::new()).await;
     w.publish(&["a"]).await;

@@ -12,6 +12,7 @@ mod dead_letter;
 mod deadlines;
 mod exactly_once;
 mod expiration;
+mod faults;
 mod filters;
 mod leases;
 mod lifecycle;

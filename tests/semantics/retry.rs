@@ -154,6 +154,19 @@ async fn rty_07_an_extension_is_no_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rty_07_a_seek_lets_the_delays_begin_anew() {
+    let w = World::with(with(policy(SECOND, HOUR))).await;
+    w.publish(&["a"]).await;
+    for expected in [SECOND, 2 * SECOND] {
+        take_one(&w.worker).nack().await.unwrap();
+        assert_eq!(delay(&w), expected); // RTY-3
+    }
+    w.worker.seek(w.clock.now() - HOUR).await.unwrap();
+    take_one(&w.worker).nack().await.unwrap();
+    assert_eq!(delay(&w), SECOND); // RTY-7, DLQ-12
+}
+
+#[tokio::test(start_paused = true)]
 async fn rty_08_an_ack_during_the_delay_counts_after_a_lapse_only() {
     let w = World::with(with(policy(MINUTE, HOUR))).await;
     w.publish(&["lapsed", "nacked"]).await;

@@ -261,7 +261,7 @@ impl SubscriptionState {
         })
     }
 
-    fn each_live(
+    pub(super) fn each_live(
         &mut self,
         from: u64,
         work: usize,
