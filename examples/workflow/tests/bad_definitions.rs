@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use workflow::bad_cases::{judge_text, run_bad_cases};
+use workflow::bad_cases::{BadCase, judge_text, run_bad_cases};
 use workflow::language::{Code, Definition, DefinitionError};
 
 #[test]
@@ -181,7 +181,37 @@ fn expectations_come_in_several_forms() {
     ] {
         assert_eq!(judged(expected), Ok(vec![failures]), "{expected}");
     }
-    for odd in ["", "7", "{}", r#"{"b.yaml": {"code": "FDL001"}}"#, r#"[{"code": "FDL001"}]"#] {
+    for odd in ["", "7", "{}", r#"[{"code": "FDL001"}]"#] {
         assert!(judged(odd).is_err(), "{odd}");
     }
+    // An expectation without its definition fails, and a definition without its expectation.
+    assert_eq!(judged(r#"{"b.yaml": {"code": "FDL001"}}"#), Ok(vec![1, 1]));
+}
+
+#[test]
+fn expectations_stand_in_several_places() {
+    let bad = "version: v1\ntype: flow\nsteps: [{type: pass, nam: a}]\n";
+    let judged = |files: &[(&str, &str)]| {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let cases = run_bad_cases(folder.path())?;
+        let outcome = |case: &BadCase| (case.name.clone(), case.failures.len());
+        Ok::<_, String>(cases.iter().map(outcome).collect::<Vec<_>>())
+    };
+    let expected = r#"{"code": "FDL005", "path": "$.steps[0]", "message_contains": ["name"]}"#;
+    let one = |name: &str| Ok(vec![(name.to_owned(), 0)]);
+    assert_eq!(judged(&[("a.yaml", bad), ("a.expected.json", expected)]), one("a"));
+    assert_eq!(judged(&[("a.yml", bad), ("a.json", expected)]), one("a"));
+    let nested = [("a/flow.yaml", bad), ("a/expected.json", expected), ("a/input.json", "{}")];
+    assert_eq!(judged(&nested), one("a"));
+    assert_eq!(
+        judged(&[("b/a.json", "{}"), ("b/expected.json", r#"{"a": "FDL002"}"#)]),
+        one("b/a")
+    );
+    assert!(judged(&[("a.yaml", bad)]).unwrap_err().contains("no bad definitions"));
+    assert!(run_bad_cases(Path::new("/nowhere")).is_err());
 }

@@ -94,15 +94,19 @@ struct Begun {
 }
 
 impl Doubles {
-    /// Doubles for resources.
+    /// Doubles for resources; those of messages and child flows need none and get none.
     ///
     /// # Errors
     ///
-    /// The text of a resource that cannot have a worker.
+    /// The text of a resource that is none, or of a double without replies.
     pub fn new(workers: &BTreeMap<String, Double>) -> Result<Self, String> {
         let mut doubles = BTreeMap::new();
         for (arn, double) in workers {
-            let topic = topic_of(arn).ok_or_else(|| format!("{arn} takes no worker"))?;
+            let resource = Resource::parse(arn).ok_or_else(|| format!("{arn} is no resource"))?;
+            let Some(topic) = task_topic(&resource.target) else { continue };
+            if matches!(double, Double::Sequence { replies, .. } if replies.is_empty()) {
+                return Err(format!("{arn}: a sequence has at least one reply"));
+            }
             doubles.insert(topic, (arn.clone(), double.clone()));
         }
         Ok(Self { doubles, ..Self::default() })

@@ -8,6 +8,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::doubles::Double;
+use super::keys;
+use crate::language::Object;
 
 /// A case: one flow, its surroundings, and what is expected of it.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct Case {
     pub expected: Expected,
     /// The texts of `subflows/*.yaml`, by name.
     pub subflows: BTreeMap<String, String>,
+    /// Keys of the files that mean nothing; a misspelt one is an error instead.
+    pub notes: Vec<String>,
 }
 
 /// What is done at a virtual time, after everything else of that instant has settled.
@@ -154,53 +158,122 @@ pub struct CaseError {
 }
 
 impl Case {
-    /// Reads the folder of a case.
+    /// Reads the folder of a case. `flow.yaml` and `expected.json` must be there.
     ///
     /// # Errors
     ///
-    /// [`CaseError`] names the file that is missing or cannot be read.
+    /// [`CaseError`] names the file that is missing or cannot be read, or holds a misspelt key.
     pub fn read(folder: &Path) -> Result<Self, CaseError> {
         let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.ok_or_else(|| bad("", "the folder has no name"))?;
+        let definition = text(folder, "flow.yaml")?;
         let mut subflows = BTreeMap::new();
         let nested = folder.join("subflows");
         if nested.is_dir() {
             let entries = fs::read_dir(&nested).map_err(|error| bad("subflows", error))?;
             for entry in entries {
                 let path = entry.map_err(|error| bad("subflows", error))?.path();
-                let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
                 let yaml = path.extension().is_some_and(|end| end == "yaml" || end == "yml");
-                if let (Some(stem), true) = (stem, yaml) {
-                    subflows.insert(stem, text(&path)?);
+                let (Some(stem), Some(file)) = (path.file_stem(), path.file_name()) else {
+                    continue;
+                };
+                if yaml {
+                    let file = format!("subflows/{}", file.to_string_lossy());
+                    subflows.insert(stem.to_string_lossy().into_owned(), text(folder, &file)?);
                 }
             }
         }
-        let mut script: Vec<Action> = json(folder, "script.json")?.unwrap_or_default();
-        script.sort_by_key(|action| action.at_ms);
+        let mut notes = Vec::new();
+        let script = json(folder, SCRIPT)?.unwrap_or_else(|| Value::Array(Vec::new()));
+        let workers = json(folder, WORKERS)?.unwrap_or_else(|| Value::Object(Object::new()));
+        let expected = json(folder, EXPECTED)?.ok_or_else(|| bad(EXPECTED, "it is missing"))?;
+        keys::expected(&expected).map_err(|why| bad(EXPECTED, why))?.report(EXPECTED, &mut notes);
         Ok(Self {
-            name,
-            definition: text(&folder.join("flow.yaml"))?,
-            input: json(folder, "input.json")?.unwrap_or_else(|| serde_json::json!({})),
-            workers: json(folder, "workers.json")?.unwrap_or_default(),
-            script,
-            expected: json(folder, "expected.json")?.unwrap_or_default(),
+            name: flow_name(&name),
+            definition,
+            input: json(folder, "input.json")?.unwrap_or_else(|| Value::Object(Object::new())),
+            workers: read_workers(workers, &mut notes).map_err(|why| bad(WORKERS, why))?,
+            script: read_script(script, &mut notes).map_err(|why| bad(SCRIPT, why))?,
+            expected: typed(expected).map_err(|why| bad(EXPECTED, why))?,
             subflows,
+            notes,
         })
     }
 }
 
-fn text(path: &Path) -> Result<String, CaseError> {
-    fs::read_to_string(path).map_err(|error| bad(&path.display().to_string(), error))
+/// The doubles of `workers.json`; a remark under `about` is none.
+///
+/// # Errors
+///
+/// What is wrong, in words.
+pub fn read_workers(
+    workers: Value,
+    notes: &mut Vec<String>,
+) -> Result<BTreeMap<String, Double>, String> {
+    let Value::Object(workers) = workers else {
+        return Err("it is no object of doubles by resource".to_owned());
+    };
+    let mut doubles = BTreeMap::new();
+    for (arn, double) in workers.into_iter().filter(|(arn, _)| !keys::is_remark(arn)) {
+        let at = |why: String| format!("{arn}: {why}");
+        keys::double(&double).map_err(at)?.report(&format!("{WORKERS}: {arn}"), notes);
+        doubles.insert(arn.clone(), typed(double).map_err(at)?);
+    }
+    Ok(doubles)
+}
+
+/// The actions of `script.json`, ordered by time.
+///
+/// # Errors
+///
+/// What is wrong, in words.
+pub fn read_script(script: Value, notes: &mut Vec<String>) -> Result<Vec<Action>, String> {
+    let Value::Array(script) = script else { return Err("it is no list of actions".to_owned()) };
+    let mut actions = Vec::new();
+    for (index, action) in script.into_iter().enumerate() {
+        let at = |why: String| format!("action {index}: {why}");
+        keys::action(&action).map_err(at)?.report(&format!("{SCRIPT}: action {index}"), notes);
+        actions.push(typed::<Action>(action).map_err(at)?);
+    }
+    actions.sort_by_key(|action| action.at_ms);
+    Ok(actions)
+}
+
+/// A folder's name as that of a flow: what a flow may not be called is written `_`.
+pub fn flow_name(folder: &str) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let name: String = folder.chars().map(|c| if fits(c) { c } else { '_' }).collect();
+    match name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+        true => name,
+        false => format!("_{name}"),
+    }
+}
+
+fn text(folder: &Path, file: &str) -> Result<String, CaseError> {
+    let bytes = fs::read(folder.join(file)).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => bad(file, "it is missing"),
+        _ => bad(file, error),
+    })?;
+    // What is no UTF-8 is refused by the language, where it stands.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A JSON file, if there is one.
-fn json<T: serde::de::DeserializeOwned>(folder: &Path, file: &str) -> Result<Option<T>, CaseError> {
+fn json(folder: &Path, file: &str) -> Result<Option<Value>, CaseError> {
     match fs::read_to_string(folder.join(file)) {
         Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| bad(file, error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(bad(file, error)),
     }
 }
+
+fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+const SCRIPT: &str = "script.json";
+const WORKERS: &str = "workers.json";
+const EXPECTED: &str = "expected.json";
 
 /// A text that may also be written `null`, which is as if it were absent.
 pub(super) fn null_is_absent<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {

@@ -8,34 +8,65 @@ use super::event::{
     EventKind, FUNCTION_UNKNOWN, Failure, HEARTBEAT_TIMEOUT, INVALID_OUTPUT, TASK_TIMEOUT,
 };
 use super::state::{Activity, EventId, Phase};
-use super::step::{Command, Decided, Machine, Of, json_bytes};
+use super::step::{Attempt, Command, Decided, Machine, Of, json_bytes};
 use crate::language::{Pattern, Roots, StepKind, Task};
 
 impl Machine<'_> {
-    /// Schedules an attempt of a task (F-04): its input is made anew, because its token is.
-    pub(super) fn schedule(&mut self, id: EventId, attempt: u32) -> Decided {
-        let scheduled = self.state.last_event + 1;
-        let (frame, step) = self.frame(id);
-        let (scope, first) = (frame.scope, Arc::clone(&frame.input));
-        let StepKind::Task(task) = &step.kind else { unreachable!("only tasks are scheduled") };
-        let (input, mut missing) = match (attempt, &step.input_mappings) {
-            (1, _) | (_, None) => (first, Vec::new()),
-            _ => {
-                let mapped = self.step_input(scope, &step, attempt, scheduled);
-                (Arc::new(Value::Object(mapped.object)), mapped.missing)
-            }
+    /// Schedules attempts of a task until one is handed out or none is left (F-04, F-70);
+    /// `missing` are the targets that its first input lacks.
+    pub(super) fn schedule(
+        &mut self,
+        id: EventId,
+        mut attempt: u32,
+        missing: Vec<String>,
+    ) -> Decided {
+        let (frame, _) = self.frame(id);
+        let (mut input, mut missing) = match attempt {
+            1 => (Arc::clone(&frame.input), missing),
+            _ => self.renewed_input(id, attempt),
         };
-        let (params, unfilled) = self.service_params(task, &input, &step.name, attempt, scheduled);
-        missing.extend(unfilled);
-        // F-10 counts the input; the parameters are data of the event, with a limit of their own.
-        let bytes = json_bytes(&input).max(params.as_ref().map_or(0, |params| json_bytes(params)));
-        if let Some(failure) = self.oversize(bytes).or_else(|| self.strictly(&missing)) {
-            return self.fail(id, failure);
+        loop {
+            let scheduled = self.state.last_event + 1;
+            let (_, step) = self.frame(id);
+            let StepKind::Task(task) = &step.kind else { unreachable!("only tasks are scheduled") };
+            let numbered = Attempt::of(task, attempt, scheduled);
+            let (params, unfilled) = self.service_params(task, &input, &step.name, numbered);
+            missing.extend(unfilled);
+            // F-10 counts the input; the parameters are data of the event, with a limit of their
+            // own.
+            let params_bytes = params.as_ref().map_or(0, |params| json_bytes(params));
+            if let Some(failure) = self.oversize(json_bytes(&input).max(params_bytes)) {
+                return self.fail(id, failure);
+            }
+            let incomplete = self.strictly(&missing);
+            let callback = numbered.has_token;
+            let kind = EventKind::TaskScheduled { entered: id, attempt, input, params, missing };
+            let task = self.emit(&step.name, Of::Itself, kind)?;
+            let Some(failure) = incomplete else {
+                self.command(Command::Dispatch(task));
+                return Ok(());
+            };
+            self.emit(&step.name, Of::Event(task), not_submitted(callback, failure))?;
+            match self.activity(id).cloned() {
+                Some(Activity::Retry { until, attempts, .. }) if until <= self.now => {
+                    attempt = attempts + 1;
+                    (input, missing) = self.renewed_input(id, attempt);
+                }
+                Some(Activity::Failed(failure)) => return self.fail(id, failure),
+                _ => return Ok(()),
+            }
         }
-        let kind = EventKind::TaskScheduled { entered: id, attempt, input, params, missing };
-        let task = self.emit(&step.name, Of::Itself, kind)?;
-        self.command(Command::Dispatch(task));
-        Ok(())
+    }
+
+    /// The input of a further attempt, made anew because its token is (F-04), and what it lacks.
+    fn renewed_input(&self, id: EventId, attempt: u32) -> (Arc<Value>, Vec<String>) {
+        let (frame, step) = self.frame(id);
+        if step.input_mappings.is_none() {
+            return (Arc::clone(&frame.input), Vec::new());
+        }
+        let scheduled = self.state.last_event + 1;
+        let mapped = self.step_input(frame.scope, &step, attempt, scheduled);
+        (Arc::new(Value::Object(mapped.object)), mapped.missing)
     }
 
     /// The evaluated `serviceParams`, if there are any, and those that found nothing.
@@ -44,14 +75,13 @@ impl Machine<'_> {
         task: &Task,
         input: &Value,
         step: &str,
-        attempt: u32,
-        scheduled: EventId,
+        attempt: Attempt,
     ) -> (Option<Arc<Value>>, Vec<String>) {
         if task.service_params.is_empty() {
             return (None, Vec::new());
         }
         let used = task.service_params.iter().map(|(_, source)| source);
-        let context = self.context_value(used, step, Some((attempt, scheduled)));
+        let context = self.context_value(used, step, Some(attempt));
         let none = Value::Object(serde_json::Map::new());
         let roots = Roots::of_step(input, &none, &context);
         let mut params = serde_json::Map::new();
@@ -110,11 +140,7 @@ impl Machine<'_> {
             Ok(output) => self.task_succeeded(id, task, output),
             Err(failure) => {
                 let failure = self.cut(failure, FUNCTION_UNKNOWN);
-                let kind = match callback {
-                    true => EventKind::TaskSubmitFailed(failure),
-                    false => EventKind::TaskFailed(failure),
-                };
-                self.emit(&step.name, Of::Event(task), kind)?;
+                self.emit(&step.name, Of::Event(task), not_submitted(callback, failure))?;
                 self.after_failure(id)
             }
         }
@@ -177,7 +203,7 @@ impl Machine<'_> {
         let (frame, step) = self.frame(id);
         let Activity::Retry { attempts, .. } = frame.activity else { return Ok(()) };
         match &step.kind {
-            StepKind::Task(_) => self.schedule(id, attempts + 1),
+            StepKind::Task(_) => self.schedule(id, attempts + 1, Vec::new()),
             _ => self.start_fan(id),
         }
     }
@@ -212,6 +238,14 @@ impl Machine<'_> {
     fn step_name(&self, step: u32) -> Arc<str> {
         let step = self.context.program.step(step).expect("frames hold steps that exist");
         Arc::clone(&step.name)
+    }
+}
+
+/// The event of an invocation that was answered by an error.
+fn not_submitted(callback: bool, failure: Failure) -> EventKind {
+    match callback {
+        true => EventKind::TaskSubmitFailed(failure),
+        false => EventKind::TaskFailed(failure),
     }
 }
 

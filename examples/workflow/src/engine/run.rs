@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::event::{BranchStatus, EventKind, Failure, PARAMETER_ERROR, STEP_FAILED, Taken};
 use super::state::{Activity, EventId};
-use super::step::{Command, Decided, Halt, Machine, Of, json_bytes, sources};
+use super::step::{Attempt, Command, Decided, Halt, Machine, Of, json_bytes, sources};
 use super::time::Timestamp;
 use crate::language::{
     Choice, Continuation, Fail, Foreach, Goto, Mapped, Path, Roots, Source, Step, StepKind, Wait,
@@ -72,13 +72,21 @@ impl Machine<'_> {
         let mapped = self.step_input(scope, step, 1, scheduled);
         let input = Value::Object(mapped.object);
         let oversize = self.oversize(json_bytes(&input));
-        let failure = oversize.clone().or_else(|| self.strictly(&mapped.missing));
+        let failure = match &step.kind {
+            // What a task's input lacks fails its attempt, which may be tried again (F-70).
+            StepKind::Task(_) => oversize.clone(),
+            _ => oversize.clone().or_else(|| self.strictly(&mapped.missing)),
+        };
         let input = Arc::new(if oversize.is_some() { empty() } else { input });
+        let missing = mapped.missing.clone();
         let kind = EventKind::StepEntered { scope, input, missing: mapped.missing };
         let frame = self.emit(&step.name, Of::Itself, kind)?;
         match failure {
-            Some(failure) => self.fail(frame, failure),
-            None => self.begin(frame, step),
+            Some(failure) => {
+                self.emit(&step.name, Of::Event(frame), started(None))?;
+                self.fail(frame, failure)
+            }
+            None => self.begin(frame, step, missing),
         }
     }
 
@@ -95,13 +103,15 @@ impl Machine<'_> {
             let object = overlay(&scope.input, &scope.local);
             return Mapped { object, missing: Vec::new() };
         };
-        let task = matches!(step.kind, StepKind::Task(_)).then_some((attempt, scheduled));
-        let context = self.context_value(sources(mappings), &step.name, task);
+        let attempt = match &step.kind {
+            StepKind::Task(task) => Some(Attempt::of(task, attempt, scheduled)),
+            _ => None,
+        };
+        let context = self.context_value(sources(mappings), &step.name, attempt);
         evaluate_mappings(mappings, &Roots::of_parent(&scope.input, &scope.local, &context))
     }
 
-    fn begin(&mut self, frame: EventId, step: &Arc<Step>) -> Decided {
-        let started = |until| EventKind::StepStarted { until, choice: None, items: None };
+    fn begin(&mut self, frame: EventId, step: &Arc<Step>, missing: Vec<String>) -> Decided {
         match &step.kind {
             StepKind::Pass | StepKind::Succeed => {
                 self.emit(&step.name, Of::Event(frame), started(None))?;
@@ -138,7 +148,7 @@ impl Machine<'_> {
             }
             StepKind::Task(_) => {
                 self.emit(&step.name, Of::Event(frame), started(None))?;
-                self.schedule(frame, 1)
+                self.schedule(frame, 1, missing)
             }
         }
     }
@@ -433,6 +443,10 @@ impl Machine<'_> {
         let open = self.state.open_tasks().filter(|(frame, _)| below(frame.scope));
         open.map(|(f, task)| Command::Cancel { task: task.scheduled, step: f.step }).collect()
     }
+}
+
+fn started(until: Option<Timestamp>) -> EventKind {
+    EventKind::StepStarted { until, choice: None, items: None }
 }
 
 fn exited(step: &Step, index: u32, status: BranchStatus, failure: Option<Failure>) -> EventKind {

@@ -16,7 +16,7 @@ use super::program::Program;
 use super::state::{Activity, EventId, Frame, State};
 use super::time::Timestamp;
 use super::token::TokenKey;
-use crate::language::{Mapping, Root, Source, Step};
+use crate::language::{Mapping, Pattern, Root, Source, Step, Task};
 
 /// What an execution decides with, besides its state.
 #[derive(Copy, Clone, Debug)]
@@ -271,7 +271,7 @@ impl Machine<'_> {
         &self,
         sources: impl Iterator<Item = &'s Source>,
         step: &str,
-        task: Option<(u32, EventId)>,
+        attempt: Option<Attempt>,
     ) -> Value {
         let uses = |source: &Source| matches!(source, Source::Path(p) if p.root == Root::Context);
         if !sources.into_iter().any(uses) {
@@ -286,10 +286,16 @@ impl Machine<'_> {
             },
             "step": {"name": step},
         });
-        if let (Some((attempt, scheduled)), Value::Object(context)) = (task, &mut context) {
-            let Context { key, flow, execution, .. } = self.context;
-            let token = key.token(flow, execution, scheduled);
-            context.insert("task".to_owned(), json!({"token": token, "attempt": attempt}));
+        if let (Some(attempt), Value::Object(context)) = (attempt, &mut context) {
+            let task = match attempt.has_token {
+                true => {
+                    let Context { key, flow, execution, .. } = self.context;
+                    let token = key.token(flow, execution, attempt.scheduled);
+                    json!({"token": token, "attempt": attempt.number})
+                }
+                false => json!({"attempt": attempt.number}),
+            };
+            context.insert("task".to_owned(), task);
         }
         context
     }
@@ -320,6 +326,24 @@ impl Machine<'_> {
             error => cut(error, limits.error_chars),
         };
         Failure { error, cause: cut(&failure.cause, limits.cause_chars) }
+    }
+}
+
+/// An attempt of a task that is about to be scheduled: what `$context.task` tells of it.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Attempt {
+    /// Counted from 1.
+    pub(super) number: u32,
+    /// Its `TaskScheduled`.
+    pub(super) scheduled: EventId,
+    /// Whether there is a token; with other patterns nobody may report (F-16).
+    pub(super) has_token: bool,
+}
+
+impl Attempt {
+    pub(super) fn of(task: &Task, number: u32, scheduled: EventId) -> Self {
+        let has_token = task.pattern == Pattern::WaitForCallback;
+        Self { number, scheduled, has_token }
     }
 }
 

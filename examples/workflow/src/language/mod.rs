@@ -35,6 +35,7 @@ pub use limits::LanguageLimits;
 pub use mapping::{Mapped, Mapping, Roots, Source, evaluate_mappings, overlay};
 pub use parser::Checked;
 pub use path::{Path, PathError, Root, Segment};
+pub(crate) use suggest::nearest;
 pub use timestamp::{format_timestamp, parse_timestamp};
 
 /// A JSON object; its keys keep the order in which they were inserted (F-11).

@@ -3,7 +3,7 @@
 use crate::language::expressions::{Scope, carries_token, condition, input_path, mappings, source};
 use crate::language::flow_control::{self, Jump, Outline, Way};
 use crate::language::handling::handling;
-use crate::language::node::shortened;
+use crate::language::node::{NodeKind, shortened};
 use crate::language::place::{Fields, Least, Place, Report};
 use crate::language::siblings::Siblings;
 use crate::language::suggest::nearest;
@@ -331,17 +331,25 @@ fn wait_duration(place: &Place<'_>, report: &mut Report<'_>) -> Option<Wait> {
     if is_expression(place) {
         return input_path(place, report).map(Wait::ForPath);
     }
-    place.seconds(Least::Zero, Some(report.limits.max_wait_seconds), report).map(Wait::For)
+    let longest = report.limits.max_wait_seconds;
+    if !matches!(place.node.kind, NodeKind::Number(_)) {
+        // Section 3.4 counts what is no number among the durations out of range, too.
+        let found = place.node.describe();
+        let message = format!("duration must be from 0 to {longest} seconds, found {found}");
+        report.add(Code::OutOfRange, place, message);
+    }
+    place.seconds(Least::Zero, Some(longest), report).map(Wait::For)
 }
 
 fn wait_timestamp(place: &Place<'_>, report: &mut Report<'_>) -> Option<Wait> {
     if is_expression(place) {
         return input_path(place, report).map(Wait::UntilPath);
     }
-    let text = place.text(report)?;
-    let time = parse_timestamp(text);
+    let text = place.text(report);
+    let time = text.and_then(parse_timestamp);
     if time.is_none() {
-        let message = format!("timestamp `{}` is not an RFC 3339 time", shortened(text));
+        let found = place.node.describe();
+        let message = format!("timestamp must be an RFC 3339 time, found {found}");
         let hint = "such as 2026-01-01T00:00:30Z".to_string();
         report.add_with_hint(Code::OutOfRange, place, message, Some(hint));
     }
@@ -349,7 +357,6 @@ fn wait_timestamp(place: &Place<'_>, report: &mut Report<'_>) -> Option<Wait> {
 }
 
 fn is_expression(place: &Place<'_>) -> bool {
-    use crate::language::node::NodeKind;
     matches!(&place.node.kind, NodeKind::Text(text) if text.starts_with('$'))
 }
 

@@ -95,6 +95,7 @@ fn judge(folder: &Path, options: &CaseOptions) -> Result<(), String> {
     // A relative path such as `.` has no name of its own.
     let folder = folder.canonicalize().map_err(|error| error.to_string())?;
     let case = Case::read(&folder).map_err(|error| error.to_string())?;
+    case.notes.iter().for_each(|note| eprintln!("flowctl: {}: {note}", case.name));
     let outcome = play(&case, options)?;
     match outcome.differences.is_empty() {
         true => Ok(()),

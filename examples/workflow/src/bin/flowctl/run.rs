@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use workflow::cases::{Case, CaseOptions, CaseStore, Expected, run as play};
+use workflow::cases::{
+    Case, CaseOptions, CaseStore, Expected, flow_name, read_script, read_workers, run as play,
+};
 use workflow::draw;
 use workflow::engine::Status;
 
@@ -44,6 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Ok(case) => case,
         Err(why) => return crate::usage_error(&why),
     };
+    case.notes.iter().for_each(|note| eprintln!("flowctl: {note}"));
     let store = match &arguments.store {
         Some(file) => CaseStore::File(file.clone()),
         None => CaseStore::Memory,
@@ -76,36 +79,33 @@ fn case_of(arguments: &Arguments) -> Result<Case, String> {
     let read = |path: &Path| {
         std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
     };
-    let json = |text: &str, what: &str| {
+    let json = |text: &str, what: &str| -> Result<serde_json::Value, String> {
         serde_json::from_str(text).map_err(|error| format!("{what}: {error}"))
     };
     let input = match arguments.input.strip_prefix('@') {
         Some(file) => read(Path::new(file))?,
         None => arguments.input.clone(),
     };
+    let mut notes = Vec::new();
+    let file = |path: &Path| json(&read(path)?, &path.display().to_string());
     let workers = match &arguments.workers {
-        Some(path) => serde_json::from_str(&read(path)?)
-            .map_err(|error| format!("{}: {error}", path.display()))?,
+        Some(path) => read_workers(file(path)?, &mut notes)?,
         None => BTreeMap::new(),
     };
     let script = match &arguments.script {
-        Some(path) => serde_json::from_str(&read(path)?)
-            .map_err(|error| format!("{}: {error}", path.display()))?,
+        Some(path) => read_script(file(path)?, &mut notes)?,
         None => Vec::new(),
     };
     let name = arguments.file.file_stem().unwrap_or_default().to_string_lossy();
-    // A name that is none for a flow gives way to one that is.
-    let fits = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
-        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    let name = if fits { name.into_owned() } else { "flow".to_owned() };
     Ok(Case {
-        name,
+        name: flow_name(&name),
         definition: read(&arguments.file)?,
         input: json(&input, "--input")?,
         workers,
         script,
         expected: Expected::default(),
         subflows: BTreeMap::new(),
+        notes,
     })
 }
 
