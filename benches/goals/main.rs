@@ -21,6 +21,7 @@ mod outstanding;
 mod peers;
 mod policies;
 mod publishers;
+mod seek;
 mod table;
 
 use table::Table;
@@ -55,6 +56,7 @@ const ROWS: &[Row] = &[
     ("idle", calls::idle),
     ("policies", policies::unused_policies),
     ("ordered", policies::ordered),
+    ("seek", seek::back_and_forth),
     ("publishers", publishers::side_by_side),
 ];
 
