@@ -26,17 +26,24 @@ use crate::arena::{Slice, Writer};
 #[derive(Clone, Default)]
 pub struct Attributes(Slice);
 
-// The bytes are: the number of pairs with the mark `ODD`, and the size of all strings, four bytes
-// each; the ordering key with its length before it; then for each pair the length of key and value,
-// key, value. A message keeps its ordering key here, so that it takes no place of its own; it is no
-// part of the attributes.
+// The bytes are: the number of pairs with the marks `ODD` and `RARE`, and the size of all strings,
+// four bytes each; if `RARE`, the time to live in eight bytes and the idempotency key with its
+// length before it; the ordering key likewise; then for each pair the length of key and value, key,
+// value. A message keeps here what few messages have, so that it takes no place of its own; it is
+// no part of the attributes.
 
-/// Bytes before the ordering key: number of pairs, size.
+/// Bytes at the beginning: number of pairs, size.
 const HEAD: usize = 2 * size_of::<u32>();
 /// A length of at least this much is written as this byte and four more.
 const LONG: u8 = u8::MAX;
 /// Some key is empty or starts with `goog`, or some string is `LONG`: limits have to look closely.
 const ODD: u32 = 1 << 31;
+/// There is a time to live or an idempotency key; such a message is odd, too.
+const RARE: u32 = 1 << 30;
+/// All but the number of pairs.
+const MARKS: usize = (ODD | RARE) as usize;
+/// A time to live of so many milliseconds is none.
+const NO_TTL: u64 = u64::MAX;
 /// What keys of a publisher must not begin with (LIM-6).
 pub(crate) const RESERVED_KEY_PREFIX: &str = "goog";
 /// What is not odd has no longer string than this.
@@ -62,7 +69,7 @@ impl Attributes {
     /// How many attributes there are.
     #[inline]
     pub fn len(&self) -> usize {
-        take_number(&mut self.0.as_bytes()).unwrap_or_default() & !(ODD as usize)
+        self.marked_len() & !MARKS
     }
 
     /// Whether there are none.
@@ -78,47 +85,74 @@ impl Attributes {
 
     /// Bytes of all keys and values together (LIM-27).
     pub fn size(&self) -> usize {
-        self.packed_size() - self.ordering_key().len()
+        let Riders { ordering_key, idempotency_key, .. } = self.riders();
+        self.packed_size() - ordering_key.len() - idempotency_key.len()
     }
 
-    /// Bytes of all keys and values and of the ordering key together.
+    /// Bytes of all keys and values, of the ordering key and the idempotency key together.
     #[inline]
     pub(crate) fn packed_size(&self) -> usize {
         let bytes = self.0.as_bytes().get(size_of::<u32>()..);
         bytes.and_then(|mut size| take_number(&mut size)).unwrap_or_default()
     }
 
-    /// Neither attributes nor ordering key.
+    /// Neither attributes nor anything that rides along.
     #[inline]
     pub(crate) fn is_unused(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Some key is empty or reserved, or some string longer than [`MAX_EVEN_BYTES`].
+    /// Some key is empty or reserved, or some string longer than [`MAX_EVEN_BYTES`], or there is a
+    /// time to live or an idempotency key.
     #[inline]
     pub(crate) fn is_odd(&self) -> bool {
-        let count = take_number(&mut self.0.as_bytes()).unwrap_or_default();
-        count & ODD as usize != 0
+        self.marked_len() & ODD as usize != 0
+    }
+
+    /// Whether the message has a time to live or an idempotency key.
+    #[inline]
+    pub(crate) fn has_rare(&self) -> bool {
+        self.marked_len() & RARE as usize != 0
+    }
+
+    #[inline]
+    fn marked_len(&self) -> usize {
+        take_number(&mut self.0.as_bytes()).unwrap_or_default()
     }
 
     /// The ordering key of the message that these belong to.
     #[inline]
     pub(crate) fn ordering_key(&self) -> &str {
+        if self.has_rare() {
+            return self.riders().ordering_key;
+        }
         let mut bytes = self.0.as_bytes().get(HEAD..).unwrap_or_default();
-        let length = take_length(&mut bytes).unwrap_or_default();
-        text(bytes.get(..length).unwrap_or_default())
+        text(take_string(&mut bytes).unwrap_or_default())
     }
 
-    /// The same attributes, of a message with this ordering key.
-    pub(crate) fn with_ordering_key(&self, key: &str) -> Self {
-        let mut packer = Packer::new(key);
+    /// What belongs to the message and is no attribute.
+    pub(crate) fn riders(&self) -> Riders<'_> {
+        let mut riders = Riders::default();
+        let mut bytes = self.0.as_bytes().get(HEAD..).unwrap_or_default();
+        if self.has_rare() {
+            let (ttl_ms, key) = take_rare(&mut bytes).unwrap_or((NO_TTL, &[]));
+            riders.ttl_ms = Some(ttl_ms).filter(|ttl_ms| *ttl_ms != NO_TTL);
+            riders.idempotency_key = text(key);
+        }
+        riders.ordering_key = text(take_string(&mut bytes).unwrap_or_default());
+        riders
+    }
+
+    /// The same attributes, of a message with these riders.
+    pub(crate) fn with_riders(&self, riders: Riders<'_>) -> Self {
+        let mut packer = Packer::with_riders(riders);
         self.pairs().for_each(|(name, value)| packer.push(name, value));
         packer.finish()
     }
 
     /// These attributes and one more; a value that was there under the key is replaced.
     pub(crate) fn with(&self, key: &str, value: &str) -> Self {
-        let mut packer = Packer::new(self.ordering_key());
+        let mut packer = Packer::with_riders(self.riders());
         let mut replaced = false;
         for (name, old) in self.pairs() {
             let same = name == key.as_bytes();
@@ -143,6 +177,21 @@ impl Attributes {
     }
 }
 
+/// What belongs to a message and is kept with its attributes.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Riders<'a> {
+    pub(crate) ordering_key: &'a str,
+    pub(crate) idempotency_key: &'a str,
+    /// `u64::MAX` is the same as `None`.
+    pub(crate) ttl_ms: Option<u64>,
+}
+
+impl Riders<'_> {
+    fn are_rare(&self) -> bool {
+        !self.idempotency_key.is_empty() || self.ttl_ms.is_some_and(|ttl_ms| ttl_ms != NO_TTL)
+    }
+}
+
 /// What was packed came from strings and is cut where it was put together.
 #[inline]
 fn text(bytes: &[u8]) -> &str {
@@ -154,22 +203,45 @@ struct Packer {
     writer: Box<Writer>,
     count: u32,
     size: usize,
-    is_odd: bool,
+    /// `ODD` and `RARE`, as far as they hold.
+    marks: u32,
     /// A bit for each key pushed, by its length and ends: a new bit is a new key.
     seen: u64,
 }
 
 impl Packer {
+    /// Without riders.
     #[inline(always)]
-    fn new(ordering_key: &str) -> Self {
+    fn new() -> Self {
+        let mut packer = Self::begin();
+        packer.push_string("");
+        packer
+    }
+
+    fn with_riders(riders: Riders<'_>) -> Self {
+        let mut packer = Self::begin();
+        if riders.are_rare() {
+            packer.marks = ODD | RARE;
+            packer.writer.push(&riders.ttl_ms.unwrap_or(NO_TTL).to_le_bytes());
+            packer.push_string(riders.idempotency_key);
+        }
+        packer.push_string(riders.ordering_key);
+        packer
+    }
+
+    #[inline(always)]
+    fn begin() -> Self {
         let mut writer = Writer::take();
         // Number of pairs and size are filled in at the end.
         writer.push(&[0; HEAD]);
-        let size = ordering_key.len();
-        let mut packer = Self { writer, count: 0, size, is_odd: false, seen: 0 };
-        packer.push_length(ordering_key.len());
-        packer.writer.push(ordering_key.as_bytes());
-        packer
+        Self { writer, count: 0, size: 0, marks: 0, seen: 0 }
+    }
+
+    #[inline(always)]
+    fn push_string(&mut self, string: &str) {
+        self.size += string.len();
+        self.push_length(string.len());
+        self.writer.push(string.as_bytes());
     }
 
     #[inline(always)]
@@ -177,7 +249,8 @@ impl Packer {
         self.count += 1;
         self.size += key.len() + value.len();
         self.seen |= bit(key);
-        self.is_odd |= key.is_empty() | key.starts_with(RESERVED_KEY_PREFIX.as_bytes());
+        let is_odd = key.is_empty() | key.starts_with(RESERVED_KEY_PREFIX.as_bytes());
+        self.marks |= if is_odd { ODD } else { 0 };
         self.push_length(key.len());
         self.push_length(value.len());
         self.writer.push(key);
@@ -189,7 +262,7 @@ impl Packer {
         if length < LONG.into() {
             self.writer.push(&[length as u8]);
         } else {
-            self.is_odd = true;
+            self.marks |= ODD;
             self.writer.push(&[LONG]);
             self.writer.push(&number(length));
         }
@@ -203,17 +276,17 @@ impl Packer {
 
     #[cold]
     fn finds(&self, key: &[u8]) -> bool {
+        // Only asked where nothing rides along: the marks are not written yet.
         let pairs = Pairs::of(self.writer.written()).unwrap_or_default();
         Pairs { left: self.count as usize, ..pairs }.any(|(name, _)| name == key)
     }
 
     #[inline(always)]
     fn finish(mut self) -> Attributes {
-        if self.size == 0 && self.count == 0 {
+        if self.size == 0 && self.count == 0 && self.marks == 0 {
             return Attributes::new();
         }
-        let mark = if self.is_odd { ODD } else { 0 };
-        let [a, b, c, d] = (self.count | mark).to_le_bytes();
+        let [a, b, c, d] = (self.count | self.marks).to_le_bytes();
         let [e, f, g, h] = number(self.size);
         self.writer.put_first(&[a, b, c, d, e, f, g, h]);
         Attributes(self.writer.finish())
@@ -242,10 +315,13 @@ pub(crate) struct Pairs<'a> {
 impl<'a> Pairs<'a> {
     #[inline]
     fn of(mut packed: &'a [u8]) -> Option<Self> {
-        let left = take_number(&mut packed)? & !(ODD as usize);
+        let marked = take_number(&mut packed)?;
         take_number(&mut packed)?;
-        let key = take_length(&mut packed)?;
-        Some(Self { rest: packed.get(key..)?, left })
+        if marked & RARE as usize != 0 {
+            take_rare(&mut packed)?;
+        }
+        take_string(&mut packed)?;
+        Some(Self { rest: packed, left: marked & !MARKS })
     }
 }
 
@@ -269,6 +345,21 @@ fn take_length(rest: &mut &[u8]) -> Option<usize> {
     let (length, after) = rest.split_first()?;
     *rest = after;
     if *length == LONG { take_number(rest) } else { Some(usize::from(*length)) }
+}
+
+#[inline]
+fn take_string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = take_length(rest)?;
+    let (string, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(string)
+}
+
+/// The time to live in milliseconds and the idempotency key.
+fn take_rare<'a>(rest: &mut &'a [u8]) -> Option<(u64, &'a [u8])> {
+    let (ttl_ms, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some((u64::from_le_bytes(*ttl_ms), take_string(rest)?))
 }
 
 #[inline]
@@ -314,7 +405,7 @@ impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Attributes {
     #[inline]
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         let mut repeated = Vec::new();
-        let mut packer = Packer::new("");
+        let mut packer = Packer::new();
         for (key, value) in pairs {
             let (key, value) = (key.as_ref(), value.as_ref());
             if packer.contains(key.as_bytes()) {
@@ -386,13 +477,42 @@ mod tests {
 
     #[test]
     fn an_ordering_key_rides_along_and_is_no_attribute() {
-        let keyed = Attributes::from_iter([("a", "1")]).with_ordering_key("key").with("b", "2");
+        let keyed = with_key(&Attributes::from_iter([("a", "1")]), "key").with("b", "2");
         assert_eq!(keyed.ordering_key(), "key");
         assert_eq!(keyed, Attributes::from_iter([("a", "1"), ("b", "2")]));
         assert_eq!((keyed.size(), keyed.packed_size(), keyed.len()), (4, 7, 2));
-        let only_key = Attributes::new().with_ordering_key("key");
+        let only_key = with_key(&Attributes::new(), "key");
         assert!(only_key.is_empty() && only_key == Attributes::new());
-        assert!(only_key.with_ordering_key("").is_unused(), "nothing is left to keep");
+        assert!(with_key(&only_key, "").is_unused(), "nothing is left to keep");
+    }
+
+    #[test]
+    fn everything_that_rides_along_comes_back_beside_the_attributes() {
+        let long = "i".repeat(300);
+        for (ttl_ms, idempotency_key, ordering_key) in [
+            (Some(0), "", ""),
+            (None, "once", ""),
+            (Some(7), long.as_str(), "key"),
+            (None, "", "k"),
+        ] {
+            let riders = Riders { ordering_key, idempotency_key, ttl_ms };
+            let plain = Attributes::from_iter([("a", "1"), ("b", "")]);
+            let ridden = plain.with_riders(riders).with("c", "3");
+            assert_eq!((ridden.riders(), ridden.ordering_key()), (riders, ordering_key));
+            assert_eq!(ridden.iter().collect::<Vec<_>>(), [("a", "1"), ("b", ""), ("c", "3")]);
+            assert_eq!((ridden.len(), ridden.size()), (3, 5));
+            assert_eq!(ridden.packed_size(), 5 + idempotency_key.len() + ordering_key.len());
+            assert_eq!(ridden.has_rare(), ttl_ms.is_some() || !idempotency_key.is_empty());
+            assert!(!ridden.has_rare() || ridden.is_odd(), "limits look at what is rare");
+            assert_eq!(ridden.compacted().riders(), riders);
+            assert!(Attributes::new().with_riders(riders).is_empty());
+        }
+        let never = Riders { ttl_ms: Some(NO_TTL), ..Riders::default() };
+        assert!(Attributes::new().with_riders(never).is_unused(), "for ever is no limit");
+    }
+
+    fn with_key(attributes: &Attributes, ordering_key: &str) -> Attributes {
+        attributes.with_riders(Riders { ordering_key, ..attributes.riders() })
     }
 
     #[test]
@@ -401,8 +521,8 @@ mod tests {
         let (even, long) = ("x".repeat(MAX_EVEN_BYTES), "x".repeat(MAX_EVEN_BYTES + 1));
         assert!(!odd("key", "") && !odd("goo", "v") && !odd(&even, &even));
         assert!(odd("", "v") && odd("goog", "v") && odd(&long, "v") && odd("key", &long));
-        assert!(Attributes::new().with_ordering_key(&long).is_odd());
-        assert!(!Attributes::new().with_ordering_key(&even).is_odd());
+        assert!(with_key(&Attributes::new(), &long).is_odd());
+        assert!(!with_key(&Attributes::new(), &even).is_odd());
         assert_eq!(Attributes::from_iter([("", "v"), ("a", "b")]).len(), 2);
     }
 
@@ -412,7 +532,7 @@ mod tests {
         for length in (0..600).chain([5_000, 70_000]) {
             let value = "v".repeat(length);
             let pairs = [("a", ""), ("key", value.as_str()), ("z", "end")];
-            let attributes = Attributes::from_iter(pairs).with_ordering_key(&value);
+            let attributes = with_key(&Attributes::from_iter(pairs), &value);
             assert_eq!(attributes.iter().collect::<Vec<_>>(), pairs, "length {length}");
             assert_eq!(attributes.size(), 1 + 3 + length + 4);
             assert_eq!(attributes.packed_size(), attributes.size() + length);

@@ -105,7 +105,7 @@ pub struct Account {
     pub acked: u64,
     /// Taken by the dead-letter topic.
     pub forwarded: u64,
-    /// Dropped because their retention had passed.
+    /// Dropped because their retention or their own time to live had passed.
     pub expired: u64,
     /// Dropped by a limit of the subscription, or another policy with a name.
     pub dropped: u64,

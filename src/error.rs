@@ -505,6 +505,16 @@ pub enum MessageProblem {
         /// Bytes allowed.
         max: usize,
     },
+    /// The time to live is not allowed (LIB-370).
+    #[error("a time to live of {ttl:?}; it must be from {min:?} to {max:?}")]
+    TtlOutOfRange {
+        /// What was given, rounded up to whole milliseconds.
+        ttl: Duration,
+        /// The least that is allowed.
+        min: Duration,
+        /// The most that is allowed.
+        max: Duration,
+    },
     /// The ordering key is too long (LIM-8).
     #[error("an ordering key of {len} bytes; at most {max} are allowed")]
     OrderingKeyTooLong {

@@ -137,8 +137,8 @@ pub enum Standing {
     Forwarding,
     /// Acknowledged, once earlier messages of its ordering key are.
     Provisional,
-    /// Not delivered any more: acknowledged, sent to the dead-letter topic, purged, or dropped by
-    /// retention or a limit of the backlog.
+    /// Not delivered any more: acknowledged, sent to the dead-letter topic, purged, past its time
+    /// to live, or dropped by retention or a limit of the backlog.
     Settled,
     /// The subscription's filter does not match.
     FilteredOut(FailedClause),

@@ -32,6 +32,7 @@ pub enum NameGrammar {
 /// | `attribute_key_bytes` | 1–256 | 1–256 | LIM-6 |
 /// | `attribute_value_bytes` | 1,024 | 1,024 | LIM-7 |
 /// | `ordering_key_bytes` | 1,024 | 1,024 | LIM-8 |
+/// | `message_ttl` | 1 ns– | 1 ns– | LIB-370 |
 /// | `ack_deadline` of a subscription | 1 ns– | 10–600 s | LIM-9 |
 /// | `modify_ack_deadline` | 0– | 0–600 s | LIM-10 |
 /// | `stream_ack_deadline` | 1 ns– | 10–600 s | LIM-11 |
@@ -80,6 +81,8 @@ pub struct Limits {
     pub attribute_value_bytes: usize,
     /// Bytes of an ordering key.
     pub ordering_key_bytes: usize,
+    /// A message's time to live.
+    pub message_ttl: RangeInclusive<Duration>,
     /// A subscription's ack deadline.
     pub ack_deadline: RangeInclusive<Duration>,
     /// A changed deadline of one lease; zero is a nack.
@@ -131,7 +134,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The shortest deadline, retention or expiration; all are rounded up to whole milliseconds.
+/// The shortest time to live, deadline, retention or expiration; all are rounded up to whole
+/// milliseconds.
 const TICK: Duration = Duration::from_nanos(1);
 
 /// The default ack deadline of a subscription (RES-19).
@@ -169,6 +173,7 @@ impl Limits {
             attribute_key_bytes: 256,
             attribute_value_bytes: 1_024,
             ordering_key_bytes: 1_024,
+            message_ttl: TICK..=Duration::MAX,
             ack_deadline: TICK..=Duration::MAX,
             modify_ack_deadline: Duration::ZERO..=Duration::MAX,
             stream_ack_deadline: TICK..=Duration::MAX,

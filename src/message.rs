@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::attributes::Attributes;
-use crate::time::Time;
+use crate::attributes::{Attributes, Riders};
+use crate::time::{Span, Time};
 
-/// A message as a publisher makes it: payload, attributes, an optional ordering key.
+/// A message as a publisher makes it: payload, attributes, and what else few of them have: an
+/// ordering key, a time to live, an idempotency key.
 ///
 /// Cheap to clone: clones share the payload and the attributes, and so do all subscriptions that
 /// get the message.
@@ -23,7 +25,7 @@ use crate::time::Time;
 #[derive(Clone, Default)]
 pub struct Message {
     data: Bytes,
-    /// With the ordering key inside.
+    /// With everything inside that few messages have.
     attributes: Attributes,
 }
 
@@ -61,7 +63,7 @@ impl Message {
     {
         let attributes: Attributes = attributes.into_iter().collect();
         if !self.attributes.is_unused() {
-            self.attributes = attributes.with_ordering_key(self.ordering_key());
+            self.attributes = attributes.with_riders(self.attributes.riders());
             return self;
         }
         Self { data: self.data, attributes }
@@ -70,7 +72,41 @@ impl Message {
     /// Sets the ordering key; the empty key means none.
     #[must_use]
     pub fn with_ordering_key(mut self, key: impl AsRef<str>) -> Self {
-        self.attributes = self.attributes.with_ordering_key(key.as_ref());
+        let ordering_key = key.as_ref();
+        let riders = self.attributes.riders();
+        self.attributes = self.attributes.with_riders(Riders { ordering_key, ..riders });
+        self
+    }
+
+    /// Lets the message be handed out only within this time from its publish, rounded up to whole
+    /// milliseconds (LIB-370). Default: as long as the subscription's retention lasts, which ends
+    /// every message, whatever its time to live.
+    ///
+    /// A delivery in hand when the time is over can still be acknowledged; once it is given back
+    /// or its lease ends, the message is gone. It is counted as expired.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use siftbus::{Bus, Clock, ManualClock, Message, SubscriptionConfig, TopicConfig};
+    /// use std::time::Duration;
+    ///
+    /// let clock = ManualClock::new();
+    /// let bus = Bus::builder().clock(Clock::manual(&clock)).build();
+    /// let quotes = bus.create_topic("quotes", TopicConfig::new()).await?;
+    /// let trader = quotes.subscribe("trader", SubscriptionConfig::new()).await?;
+    ///
+    /// quotes.publish(Message::new("42.00").with_ttl(Duration::from_secs(5))).await?;
+    /// clock.advance(Duration::from_secs(5));
+    /// assert!(trader.try_pull(1)?.is_empty());
+    /// assert_eq!(trader.stats().expired_messages, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        let ttl_ms = Some(Span::round_up(ttl).as_millis());
+        let riders = self.attributes.riders();
+        self.attributes = self.attributes.with_riders(Riders { ttl_ms, ..riders });
         self
     }
 
@@ -97,6 +133,22 @@ impl Message {
         self.attributes.ordering_key()
     }
 
+    /// How long after its publish the message may be handed out; `None` without a limit of its own.
+    pub fn ttl(&self) -> Option<Duration> {
+        self.attributes.riders().ttl_ms.map(Duration::from_millis)
+    }
+
+    /// `FOREVER` without a time to live.
+    pub(crate) fn ttl_span(&self) -> Span {
+        Span::from_millis(self.attributes.riders().ttl_ms.unwrap_or(u64::MAX))
+    }
+
+    /// Whether it has anything that hardly any message has: a time to live, say.
+    #[inline]
+    pub(crate) fn has_rare(&self) -> bool {
+        self.attributes.has_rare()
+    }
+
     /// The size that limits, flow control and statistics count: payload, attributes and ordering
     /// key, and 16 bytes for id and publish time (LIM-27).
     #[inline]
@@ -110,17 +162,21 @@ impl PartialEq for Message {
     fn eq(&self, other: &Self) -> bool {
         self.data == other.data
             && self.attributes == other.attributes
-            && self.ordering_key() == other.ordering_key()
+            && self.attributes.riders() == other.attributes.riders()
     }
 }
 
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message")
+        let mut shown = f.debug_struct("Message");
+        shown
             .field("data", &self.data)
             .field("attributes", &self.attributes)
-            .field("ordering_key", &self.ordering_key())
-            .finish()
+            .field("ordering_key", &self.ordering_key());
+        if let Some(ttl) = self.ttl() {
+            shown.field("ttl", &ttl);
+        }
+        shown.finish()
     }
 }
 
@@ -195,6 +251,15 @@ pub(crate) struct Published {
 }
 
 impl Published {
+    /// From when on it is handed out to nobody any more; `NEVER` without a time to live.
+    #[inline]
+    pub(crate) fn expires(&self) -> Time {
+        if !self.message.has_rare() {
+            return Time::NEVER;
+        }
+        self.time.after(self.message.ttl_span())
+    }
+
     /// The same in memory that nothing else shares, for one that stays when others go.
     pub(crate) fn compacted(&self) -> Self {
         let attributes = self.message.attributes.compacted();

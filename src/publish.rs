@@ -132,8 +132,8 @@ impl Topic {
     ) -> Result<Receipt, PublishError> {
         let shared = self.shared();
         let core = &shared.core;
-        let bytes = match check(std::slice::from_ref(&message), &core.limits) {
-            Ok(bytes) => bytes,
+        let load = match check(std::slice::from_ref(&message), &core.limits) {
+            Ok(load) => load,
             Err(reason) => {
                 let reason = shared.existence().err().unwrap_or(reason);
                 return Err(PublishError::new(reason, vec![message]));
@@ -142,9 +142,9 @@ impl Topic {
         let look = std::array::IntoIter::as_slice;
         let matches = shared.matching(std::slice::from_ref(&message));
         let message = [message].into_iter();
-        match shared.publish_gated(message, matches, look, bytes, gate, core.read()) {
+        match shared.publish_gated(message, matches, look, load, gate, core.read()) {
             Ok(appended) => {
-                crate::observe::sent(&shared.name, 1, bytes);
+                crate::observe::sent(&shared.name, 1, load.bytes());
                 Ok(Receipt::of(&appended))
             }
             Err((reason, messages)) => Err(PublishError::new(reason, messages.collect())),
@@ -158,8 +158,8 @@ impl Topic {
     ) -> Result<Receipts, PublishError> {
         let shared = self.shared();
         let core = &shared.core;
-        let bytes = match check(&messages, &core.limits) {
-            Ok(bytes) => bytes,
+        let load = match check(&messages, &core.limits) {
+            Ok(load) => load,
             Err(reason) => {
                 let reason = shared.existence().err().unwrap_or(reason);
                 return Err(PublishError::new(reason, messages));
@@ -169,9 +169,9 @@ impl Topic {
         let look = std::vec::IntoIter::as_slice;
         let matches = shared.matching(&messages);
         let messages = messages.into_iter();
-        match shared.publish_gated(messages, matches, look, bytes, gate, core.read()) {
+        match shared.publish_gated(messages, matches, look, load, gate, core.read()) {
             Ok(appended) => {
-                crate::observe::sent(&shared.name, len, bytes);
+                crate::observe::sent(&shared.name, len, load.bytes());
                 Ok(Receipts::of(appended, len))
             }
             Err((reason, messages)) => Err(PublishError::new(reason, messages.collect())),
@@ -226,8 +226,7 @@ struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     fn new(shared: &'a Arc<TopicShared>, messages: Vec<Message>) -> Self {
-        let bytes = messages.iter().map(|message| message.size() as u64).sum();
-        Self { shared, load: Load::new(messages.len(), bytes), messages, ticket: None }
+        Self { shared, load: Load::of(&messages), messages, ticket: None }
     }
 
     fn take(&mut self) -> Vec<Message> {
@@ -251,12 +250,11 @@ impl<'a> Turn<'a> {
             let matches = shared.matching(messages);
             let taken = std::mem::take(messages).into_iter();
             let look = std::vec::IntoIter::as_slice;
-            shared.publish_gated(taken, matches, look, load.bytes(), gate, reading).map_err(
-                |(reason, back)| {
-                    *messages = back.collect();
-                    reason
-                },
-            )
+            let published = shared.publish_gated(taken, matches, look, load, gate, reading);
+            published.map_err(|(reason, back)| {
+                *messages = back.collect();
+                reason
+            })
         })
     }
 

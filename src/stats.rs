@@ -126,7 +126,8 @@ pub struct SubscriptionStats {
     pub redeliveries: u64,
     /// Leases that ended by their deadline, since creation.
     pub expired_leases: u64,
-    /// Messages dropped because their retention had passed, since creation.
+    /// Messages dropped because their retention or their own time to live had passed, since
+    /// creation.
     pub expired_messages: u64,
     /// Messages that the dead-letter topic took, since creation.
     pub dead_lettered: u64,

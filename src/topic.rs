@@ -10,11 +10,12 @@ use crate::explain::{Explanation, FilterLint, FilterStats, SubscriptionExplanati
 use crate::filter::Filter;
 use crate::limits::Limits;
 use crate::message::{Message, MessageId};
-use crate::shell::topic::admission::Gate;
+use crate::shell::topic::admission::{Gate, Load};
 use crate::shell::topic::{Appended, Recipients, TopicShared};
 use crate::stats::TopicStats;
 use crate::subscription::Subscription;
 use crate::sync::Arc;
+use crate::time::Span;
 
 /// A handle on a topic.
 ///
@@ -351,9 +352,9 @@ impl Receipts {
     }
 }
 
-/// Checks the messages of one publish; answers their size (LIM-2 … LIM-8, PUB-1, PUB-11).
+/// Checks the messages of one publish; answers what they bring (LIM-2 … LIM-8, PUB-1, PUB-11).
 #[inline]
-pub(crate) fn check(messages: &[Message], limits: &Limits) -> Result<u64, PublishReason> {
+pub(crate) fn check(messages: &[Message], limits: &Limits) -> Result<Load, PublishReason> {
     if !limits.publish_messages.contains(&messages.len()) {
         return Err(PublishReason::MessageCount {
             count: messages.len(),
@@ -361,11 +362,12 @@ pub(crate) fn check(messages: &[Message], limits: &Limits) -> Result<u64, Publis
             max: *limits.publish_messages.end(),
         });
     }
-    let mut size = 0;
+    let (mut size, mut least_ttl) = (0, Span::FOREVER);
     for (index, message) in messages.iter().enumerate() {
         size += message.size() as u64;
-        check_message(message, limits)
+        let ttl = check_message(message, limits)
             .map_err(|problem| PublishReason::Message { index, problem })?;
+        least_ttl = least_ttl.min(ttl);
     }
     if size > limits.publish_bytes as u64 {
         let (size, max) = (usize::try_from(size).unwrap_or(usize::MAX), limits.publish_bytes);
@@ -378,11 +380,12 @@ pub(crate) fn check(messages: &[Message], limits: &Limits) -> Result<u64, Publis
             return Err(PublishReason::MixedOrderingKeys { first, other });
         }
     }
-    Ok(size)
+    Ok(Load { least_ttl, ..Load::new(messages.len(), size) })
 }
 
+/// Answers the time to live.
 #[inline]
-fn check_message(message: &Message, limits: &Limits) -> Result<(), MessageProblem> {
+fn check_message(message: &Message, limits: &Limits) -> Result<Span, MessageProblem> {
     let attributes = message.attributes();
     if !limits.empty_messages && message.data().is_empty() && attributes.is_empty() {
         return Err(MessageProblem::Empty);
@@ -392,8 +395,13 @@ fn check_message(message: &Message, limits: &Limits) -> Result<(), MessageProble
         return Err(MessageProblem::DataTooLarge { size, max });
     }
     if attributes.is_unused() || (!attributes.is_odd() && limits.allow_even(attributes.len())) {
-        return Ok(());
+        return Ok(Span::FOREVER);
     }
+    check_closely(message, limits)
+}
+
+fn check_closely(message: &Message, limits: &Limits) -> Result<Span, MessageProblem> {
+    let attributes = message.attributes();
     let (len, max) = (message.ordering_key().len(), limits.ordering_key_bytes);
     if len > max {
         return Err(MessageProblem::OrderingKeyTooLong { len, max });
@@ -414,5 +422,10 @@ fn check_message(message: &Message, limits: &Limits) -> Result<(), MessageProble
             return Err(MessageProblem::AttributeValueTooLong { key: shown(), len, max });
         }
     }
-    Ok(())
+    let allowed = &limits.message_ttl;
+    if let Some(ttl) = message.ttl().filter(|ttl| !allowed.contains(ttl)) {
+        let (min, max) = (*allowed.start(), *allowed.end());
+        return Err(MessageProblem::TtlOutOfRange { ttl, min, max });
+    }
+    Ok(message.ttl_span())
 }

@@ -303,6 +303,20 @@ async fn sleeps_and_timeouts_take_any_duration() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_time_to_live_that_is_not_allowed_is_named() {
+    let mut limits = Limits::google();
+    limits.message_ttl = SECOND..=DAY;
+    let w = world(limits).await;
+    for (ttl, name) in [(Duration::ZERO, "0ns"), (DAY + SECOND, "86401s")] {
+        let bad = Message::new("x").with_ttl(ttl);
+        let error = says!(w.topic.publish(bad.clone()).await, InvalidArgument, name); // LIB-370
+        assert_eq!(error.into_messages().first(), Some(&bad));
+        says!(w.topic.publish_many([Message::new("good"), bad]).await, InvalidArgument, name);
+    }
+    assert_eq!(w.worker.stats().backlog, 0, "PUB-2");
+}
+
+#[tokio::test(start_paused = true)]
 async fn existence_is_checked_before_the_fields() {
     // Section 17: request shape, name grammar, existence, field limits, state.
     let w = world(Limits::google()).await;

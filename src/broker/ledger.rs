@@ -9,7 +9,7 @@
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ledger {
     pub(crate) acked: u64,
-    /// Past retention.
+    /// Past retention, or past their own time to live.
     pub(crate) expired: u64,
     /// Taken by the dead-letter topic.
     pub(crate) forwarded: u64,

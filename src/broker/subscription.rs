@@ -15,6 +15,7 @@ mod faults;
 mod limit;
 mod ordered;
 mod seek;
+mod ttl;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -48,6 +49,8 @@ pub(crate) trait Backlog {
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Meta {
     pub(crate) published: Time,
+    /// From when on it is handed out to nobody any more, by its own time to live.
+    pub(crate) expires: Time,
     pub(crate) size: u64,
 }
 
@@ -72,6 +75,7 @@ pub(crate) struct Leased {
 /// How much to hand out, to whom.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct LeaseOptions {
+    pub(crate) now: Time,
     pub(crate) max_messages: usize,
     /// The hand-out stops once this many bytes are reached, so it may overshoot by one message.
     pub(crate) max_bytes: u64,
@@ -118,6 +122,10 @@ pub(crate) struct SubscriptionState {
     retention: Span,
     /// No message expires before this; `NEVER` while none is known.
     retention_due: Time,
+    /// No message from this index on, of those that it may be asked for, has a time to live.
+    ttl_below: u64,
+    /// The oldest message when `retention_due` was worked out.
+    front: u64,
     owners: Owners,
     /// Stragglers that have to be pinned, and those that no longer need to be.
     to_pin: Vec<u64>,
@@ -147,6 +155,8 @@ impl SubscriptionState {
             redelivered_last: false,
             retention,
             retention_due: Time::NEVER,
+            ttl_below: 0,
+            front: u64::MAX,
             owners: Owners::default(),
             to_pin: Vec::new(),
             to_unpin: Vec::new(),
@@ -263,7 +273,8 @@ impl SubscriptionState {
     pub(crate) fn advance(&mut self, now: Time, head: u64, backlog: &mut impl Backlog) -> bool {
         let unknown = self.retention_due == Time::NEVER
             && (self.window.live() > 0 || self.window.cursor() < head);
-        if !unknown && now < self.retention_due && now < self.deadlines.next_due() {
+        let is_early = now < self.retention_due && now < self.deadlines.next_due();
+        if !unknown && is_early && !(self.ttl_below > 0 && self.has_new_front()) {
             return false;
         }
         self.advance_slowly(now, head, backlog)
@@ -292,17 +303,19 @@ impl SubscriptionState {
         backlog: &mut impl Backlog,
         work: &mut usize,
     ) -> bool {
-        if self.retention_due != Time::NEVER && now < self.retention_due {
+        let is_known = self.retention_due != Time::NEVER && !self.has_new_front();
+        if is_known && now < self.retention_due {
             return true;
         }
         loop {
-            let oldest = self.window.oldest().unwrap_or(self.window.cursor());
+            let oldest = self.oldest();
             if oldest >= head {
                 self.retention_due = Time::NEVER;
                 return true;
             }
+            self.front = oldest;
             if let Some(meta) = backlog.meta(oldest) {
-                let due = meta.published.after(self.retention);
+                let due = meta.published.after(self.retention).min(self.ttl_due(oldest, &meta));
                 if now < due {
                     // `NEVER` would mean that nothing is known.
                     self.retention_due = due.min(Time::LAST);
@@ -417,15 +430,15 @@ impl SubscriptionState {
             return answer;
         }
         let max = options.max_messages.min(MAX_WORK);
-        let taken = if self.deliverable == 0 && options.owner == 0 && options.max_bytes == u64::MAX
-        {
+        let is_plain = self.deliverable == 0 && self.window.cursor() >= self.ttl_below;
+        let answer = if is_plain && options.owner == 0 && options.max_bytes == u64::MAX {
             self.ready.clear();
-            self.lease_fresh(head, max, options.deadline, out)
+            (self.lease_fresh(head, max, options.deadline, out), false)
         } else {
             self.lease_merged(head, max, options, backlog, out)
         };
         self.shed();
-        (taken, false)
+        answer
     }
 
     /// Only fresh messages, nobody's quota: one run.
@@ -460,14 +473,18 @@ impl SubscriptionState {
         options: LeaseOptions,
         backlog: &mut impl Backlog,
         out: &mut impl Extend<Leased>,
-    ) -> usize {
-        let (mut taken, mut bytes) = (0, 0);
+    ) -> (usize, bool) {
+        let (mut taken, mut bytes, mut work) = (0, 0, MAX_WORK);
         while taken < max && bytes < options.max_bytes {
+            self.pass_expired(head, options.now, backlog, &mut work);
+            if work == 0 {
+                break;
+            }
             let fresh = self.window.cursor() < head;
             let Some(leased) = (if fresh && (self.redelivered_last || self.deliverable == 0) {
                 Some(self.lease_next_fresh(options))
             } else {
-                self.lease_next_ready(options)
+                self.lease_next_ready(options, backlog, &mut work)
             }) else {
                 break;
             };
@@ -483,7 +500,7 @@ impl SubscriptionState {
             out.extend([leased]);
         }
         self.bound_hints();
-        taken
+        (taken, work == 0)
     }
 
     fn lease_next_fresh(&mut self, options: LeaseOptions) -> Leased {
@@ -493,12 +510,23 @@ impl SubscriptionState {
         Leased::first_attempt(index)
     }
 
-    fn lease_next_ready(&mut self, options: LeaseOptions) -> Option<Leased> {
-        while let Some(Reverse(index)) = self.ready.pop() {
-            let Some(word) = self.window.get_mut(index) else { continue };
-            if !matches!(word.phase(), Phase::Ready | Phase::Lapsed) {
+    fn lease_next_ready(
+        &mut self,
+        options: LeaseOptions,
+        backlog: &mut impl Backlog,
+        work: &mut usize,
+    ) -> Option<Leased> {
+        while *work > 0
+            && let Some(Reverse(index)) = self.ready.pop()
+        {
+            let phase = self.window.get(index).map(Word::phase);
+            if !matches!(phase, Some(Phase::Ready | Phase::Lapsed)) {
                 continue;
             }
+            if self.drop_if_over(index, options.now, backlog, work) {
+                continue;
+            }
+            let Some(word) = self.window.get_mut(index) else { continue };
             let was_handed_out = word.generation() > 0;
             word.renew(options.deadline, options.owner | self.strict);
             let (generation, attempt) = (word.generation(), word.attempts());
@@ -640,7 +668,7 @@ impl SubscriptionState {
     }
 
     /// Takes a live message out of the backlog because it is past retention.
-    fn drop_expired(&mut self, index: u64, backlog: &mut impl Backlog) {
+    pub(super) fn drop_expired(&mut self, index: u64, backlog: &mut impl Backlog) {
         self.take_out(index, backlog);
         self.window.trim();
     }

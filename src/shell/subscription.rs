@@ -431,7 +431,7 @@ impl SubscriptionShared {
             let client = request.client(call.unwrap_or_default());
             if state.is_scanning() {
                 self.scan(&mut state, left);
-                state.seen = self.head(&state);
+                self.look_at_head(&mut state);
             }
             let (taken, stopped) = self.lease_round(&mut state, round, client, reading, batch);
             let is_scanning = state.is_scanning();
@@ -473,6 +473,7 @@ impl SubscriptionShared {
             max_bytes = quota.room_for_bytes();
         }
         let options = LeaseOptions {
+            now: reading.now,
             max_messages,
             max_bytes,
             deadline: reading.deadline(request.ack_deadline.unwrap_or(state.ack_deadline)),
@@ -493,6 +494,18 @@ impl SubscriptionShared {
         reader.resolve(batch, start);
         self.reschedule(state);
         (taken, stopped)
+    }
+
+    #[inline]
+    fn look_at_head(&self, state: &mut State) {
+        state.seen = self.head(state);
+        let ttl_below = match &state.replay {
+            None => self.view.ttl_below(),
+            // Its indices are not those of the view, and it may bring back what the view never had.
+            Some(_) if self.topic.has_ttls() => u64::MAX,
+            Some(_) => 0,
+        };
+        state.broker.set_ttl_below(ttl_below);
     }
 
     /// The index after the last message.
@@ -941,7 +954,7 @@ impl SubscriptionShared {
             let cursor = state.broker.cursor();
             // Whose keys are in order may have to go past any number that wait for their turn.
             if cursor.saturating_add(wanted) > state.seen || state.broker.is_ordered() {
-                state.seen = self.head(&state);
+                self.look_at_head(&mut state);
             }
             let head = state.seen;
             let (broker, mut reader) = self.reader(&mut state);
@@ -1308,7 +1321,8 @@ impl Backlog for Reader<'_> {
     fn meta(&mut self, index: u64) -> Option<Meta> {
         let position = self.position(index)?;
         let message = self.segment(position)?.at(position)?;
-        Some(Meta { published: message.time, size: message.message.size() as u64 })
+        let (expires, size) = (message.expires(), message.message.size() as u64);
+        Some(Meta { published: message.time, expires, size })
     }
 
     fn key(&mut self, index: u64) -> Option<u64> {

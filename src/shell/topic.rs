@@ -244,7 +244,8 @@ impl TopicShared {
             return false;
         }
         let overflowing = Overflowing::new();
-        self.append(state, std::iter::once(message), matches, reading, overflowing, place);
+        let message = std::iter::once(message);
+        self.append(state, message, matches, Span::FOREVER, reading, overflowing, place);
         true
     }
 
@@ -255,7 +256,7 @@ impl TopicShared {
         messages: M,
         matches: Matches,
         look: impl Fn(&M) -> &[Message],
-        bytes: u64,
+        load: Load,
         gate: Gate,
         reading: Reading,
     ) -> Result<Appended, (PublishReason, M)> {
@@ -268,7 +269,6 @@ impl TopicShared {
             drop(state);
             return Err((self.fault(code), messages));
         }
-        let load = Load::new(messages.len(), bytes);
         let admitted = self.admit(&mut state, load, look(&messages), &matches, gate, reading);
         let overflowing = match admitted {
             Ok(overflowing) => overflowing,
@@ -277,16 +277,19 @@ impl TopicShared {
                 return Err((reason, messages));
             }
         };
-        Ok(self.append(state, messages, matches, reading, overflowing, |_, _| {}))
+        let ttl = load.least_ttl;
+        Ok(self.append(state, messages, matches, ttl, reading, overflowing, |_, _| {}))
     }
 
     /// `placed` gets the head as it was before, under the lock.
+    #[expect(clippy::too_many_arguments, reason = "what one publish is, taken apart for speed")]
     #[inline(always)]
     fn append<M: ExactSizeIterator<Item = Message>>(
         &self,
         mut state: MutexGuard<'_, TopicState>,
         mut messages: M,
         matches: Matches,
+        least_ttl: Span,
         reading: Reading,
         overflowing: Overflowing,
         placed: impl FnOnce(&mut TopicState, u64),
@@ -315,6 +318,9 @@ impl TopicShared {
         state.ledger.owed += recipients.total(count);
         placed(&mut state, head);
         self.apply_changes(&mut state, &mut effects);
+        if least_ttl != Span::FOREVER {
+            self.note_ttl(&mut state, time.after(least_ttl));
+        }
         self.show_heads(&mut state, &mut awaited);
         self.schedule_sweep(&mut state, time);
         drop(state);
@@ -625,6 +631,24 @@ impl TopicShared {
                 awaited.append(&mut filtered.view.take_waiting());
             }
         }
+    }
+
+    /// What was just appended has a time to live: the first to end does so at `due`.
+    #[cold]
+    fn note_ttl(&self, state: &mut TopicState, due: Time) {
+        self.view.set_ttl_below(state.log.head());
+        let touched = state.views.touched.clone();
+        for filtered in touched.into_iter().filter_map(|slot| state.views.get_at(slot)) {
+            filtered.view.set_ttl_below(filtered.accepted);
+        }
+        if state.log.messages() > 0 {
+            self.sweep_at(state, due);
+        }
+    }
+
+    /// Whether a message with a time to live was ever published here.
+    pub(crate) fn has_ttls(&self) -> bool {
+        self.view.ttl_below() > 0
     }
 
     /// Makes sure that somebody looks when the first message in the log is past retention.

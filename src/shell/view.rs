@@ -23,6 +23,8 @@ pub(crate) struct View {
     pub(crate) key: Option<ViewKey>,
     /// The index of the next message.
     head: AtomicU64,
+    /// No message from this index on has a time to live.
+    ttl_below: AtomicU64,
     /// Positions by index; unused by the unfiltered view.
     positions: Mutex<Chunks<u64, CHUNK>>,
     /// Whether `waiting` may hold somebody.
@@ -36,6 +38,7 @@ impl View {
             filter,
             key,
             head: AtomicU64::new(0),
+            ttl_below: AtomicU64::new(0),
             positions: Mutex::new(Chunks::starting_at(0)),
             is_awaited: AtomicBool::new(false),
             waiting: Mutex::new(Vec::new()),
@@ -52,6 +55,18 @@ impl View {
     pub(crate) fn set_head(&self, head: u64) {
         // Stored before the flag is read in `take_waiting`; pullers do it the other way round.
         self.head.store(head, Ordering::SeqCst);
+    }
+
+    /// No message from this index on has a time to live, of those below the head that was seen
+    /// before this was asked.
+    #[inline]
+    pub(crate) fn ttl_below(&self) -> u64 {
+        self.ttl_below.load(Ordering::SeqCst)
+    }
+
+    /// Some message below `head` has a time to live. Said before the head is shown.
+    pub(crate) fn set_ttl_below(&self, head: u64) {
+        self.ttl_below.store(head, Ordering::SeqCst);
     }
 
     /// Appends a matching position; visible once the view is shown.

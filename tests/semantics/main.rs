@@ -29,3 +29,4 @@ mod snapshots;
 mod standing;
 mod stream;
 mod support;
+mod ttl;

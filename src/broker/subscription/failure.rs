@@ -70,6 +70,9 @@ impl SubscriptionState {
             self.rewind(index, backlog);
         }
         let Some(word) = self.window.get(index) else { return };
+        if self.is_over(index, now, backlog) {
+            return self.drop_failed(index);
+        }
         if self.policy.is_exhausted(word.attempts()) {
             self.send_away(index, failure, at, None);
         } else {
@@ -87,6 +90,8 @@ impl SubscriptionState {
         not_before: Option<Time>,
         now: Time,
     ) {
+        // It is no longer in somebody's hand.
+        self.front = u64::MAX;
         let Some(word) = self.window.get_mut(index) else { return };
         let mut due = at.after(self.policy.delay(word.attempts(), index));
         let (mut later, ready) = match failure {

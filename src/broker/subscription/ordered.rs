@@ -51,6 +51,14 @@ impl SubscriptionState {
         while taken < max && bytes < options.max_bytes {
             let next = self.next_in_order(head, options, backlog, &mut work);
             let leased = match next {
+                Some(Next::Filed(index))
+                    if self.drop_if_over(index, options.now, backlog, &mut work) =>
+                {
+                    if work == 0 {
+                        break;
+                    }
+                    continue;
+                }
                 Some(Next::Filed(index)) => self.hand_out(index, options),
                 Some(Next::Leased(leased)) => Some(leased),
                 None => break,
@@ -65,7 +73,7 @@ impl SubscriptionState {
             taken += 1;
         }
         self.bound_hints();
-        (taken, work == 0 && self.window.cursor() < head)
+        (taken, work == 0)
     }
 
     /// Whether a lease would hand something out to `client`, or would have to look.
@@ -141,6 +149,11 @@ impl SubscriptionState {
         while self.window.cursor() < head && *work > 0 {
             *work -= 1;
             let index = self.window.cursor();
+            if self.is_over(index, options.now, backlog) {
+                self.ledger.expired += 1;
+                self.window.skip(Word::DONE);
+                continue;
+            }
             let ordering = self.ordering.as_deref_mut()?;
             let Some(hash) = backlog.key(index) else {
                 self.deliverable += 1;

@@ -57,6 +57,7 @@ impl SubscriptionState {
     }
 
     /// The lowest index that may be asked for.
+    #[inline]
     pub(crate) fn oldest(&self) -> u64 {
         self.window.oldest().unwrap_or(self.window.cursor())
     }

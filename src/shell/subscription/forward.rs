@@ -4,6 +4,8 @@
 //! told what came of it. One drainer at a time, so that messages arrive in the order in which they
 //! failed; it holds no lock while it publishes.
 
+use std::time::Duration;
+
 use super::SubscriptionShared;
 use crate::broker::subscription::MAX_WORK;
 use crate::broker::subscription::failure::Outgoing;
@@ -94,7 +96,8 @@ impl SubscriptionShared {
         let reason = outgoing.reason.as_deref().map(shortened);
         let added = ADDED.into_iter().zip(added.into_iter().chain(reason));
         let kept = published.message.attributes().iter().filter(|(key, _)| !ADDED.contains(key));
-        published.message.clone().with_attributes(kept.chain(added))
+        // A dead letter is there to be looked at, whenever that is (LIB-372).
+        published.message.clone().with_ttl(Duration::MAX).with_attributes(kept.chain(added))
     }
 
     fn settle_forwarded(&self, sent: &[(Outgoing, Sent)]) {
@@ -167,6 +170,9 @@ impl<'a> Drainer<'a> {
             let Some(outgoing) = state.broker.take_outgoing() else { break };
             let (broker, mut reader) = shared.reader(&mut state);
             match reader.published(outgoing.id.index) {
+                Some((_, published)) if published.expires() <= shared.core.latest() => {
+                    broker.expired_on_the_way(&outgoing);
+                }
                 Some((position, published)) => {
                     parcels.push(Parcel { outgoing, position, published });
                 }

@@ -10,7 +10,11 @@ impl SubscriptionShared {
         let reading = self.core.read();
         let Ok(mut state) = self.enter(reading) else { return Vec::new() };
         let head = self.head(&state);
-        let live: Vec<_> = state.broker.words().take(max).collect();
+        let live: Vec<_> = match state.broker.has_ttls() {
+            // Some of them may be over.
+            true => state.broker.words().collect(),
+            false => state.broker.words().take(max).collect(),
+        };
         let fresh = state.broker.cursor()..head;
         let places = live
             .into_iter()
@@ -22,6 +26,10 @@ impl SubscriptionShared {
         let seen = places.filter_map(|(index, attempts, message)| {
             let position = reader.position(index)?;
             let published = reader.segment(position)?.at(position)?;
+            let in_hand = matches!(message, MessageState::Outstanding | MessageState::Provisional);
+            if published.expires() <= reading.now && !in_hand {
+                return None;
+            }
             Some(Peeked::new(published, attempts, message))
         });
         seen.take(max).collect()

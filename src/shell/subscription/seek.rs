@@ -66,7 +66,7 @@ impl SubscriptionShared {
         let after = self.head(&state) - start;
         let sought = state.broker.seek(start, before, after);
         self.tell_words(&mut state);
-        state.seen = self.head(&state);
+        self.look_at_head(&mut state);
         state.stragglers.clear();
         state.boundaries.clear();
         if let Some(segment) = state.cached.take() {
@@ -306,7 +306,7 @@ impl SubscriptionShared {
         let head = self.head(state);
         let (broker, mut reader) = self.reader(state);
         let found = broker.skip_before(not_before, head, &mut reader);
-        state.seen = head;
+        self.look_at_head(state);
         if found == Some(true) || (found == Some(false) && now >= not_before) {
             state.not_before = None;
         }

@@ -47,10 +47,15 @@ impl SubscriptionShared {
                 false => (Standing::Settled, None),
             };
         };
+        let word = state.broker.word(index);
+        let in_hand = |word: Word| matches!(word.phase(), Phase::Leased | Phase::Provisional);
+        if message.expires() <= self.core.latest() && !word.is_some_and(in_hand) {
+            return (Standing::Settled, word.map(|word| word.attempts().into()));
+        }
         if index >= state.broker.cursor() {
             return (Standing::Fresh, Some(0));
         }
-        match state.broker.word(index) {
+        match word {
             Some(word) => (standing_of(word), Some(word.attempts().into())),
             None => (Standing::Settled, None),
         }

@@ -49,13 +49,31 @@ pub(crate) struct Load {
     pub(crate) messages: u64,
     /// With overhead.
     pub(crate) charge: u64,
+    /// The shortest time to live among the messages; `FOREVER` if none has one.
+    pub(crate) least_ttl: Span,
 }
 
 impl Load {
     pub(crate) fn new(messages: usize, bytes: u64) -> Self {
         let messages = messages as u64;
         let overhead = messages.saturating_mul(MESSAGE_OVERHEAD);
-        Self { messages, charge: bytes.saturating_add(overhead) }
+        let charge = bytes.saturating_add(overhead);
+        Self { messages, charge, least_ttl: Span::FOREVER }
+    }
+
+    pub(crate) fn of(messages: &[Message]) -> Self {
+        let bytes = messages.iter().map(|message| message.size() as u64).sum();
+        let mut load = Self::new(messages.len(), bytes);
+        messages.iter().for_each(|message| load.note(message));
+        load
+    }
+
+    /// Takes notice of what hardly any message has.
+    #[inline]
+    pub(crate) fn note(&mut self, message: &Message) {
+        if message.has_rare() {
+            self.least_ttl = self.least_ttl.min(message.ttl_span());
+        }
     }
 
     /// Without overhead.
@@ -414,7 +432,7 @@ impl TopicShared {
             drop(state);
             return Err(self.gone());
         }
-        let load = Load { messages: 1, charge };
+        let load = Load { messages: 1, charge, least_ttl: Span::FOREVER };
         self.admit(&mut state, load, &[], &matches, gate, reading)?;
         state.doors.reserved += charge;
         self.settle_account(&mut state, &mut effects);

@@ -73,6 +73,10 @@ impl Views {
         self.views.get_mut(key.slot as usize).filter(|filtered| filtered.key == key)
     }
 
+    pub(super) fn get_at(&self, slot: u32) -> Option<&FilteredView> {
+        self.views.get(slot as usize)
+    }
+
     pub(super) fn at_mut(&mut self, slot: u32) -> Option<&mut FilteredView> {
         self.views.get_mut(slot as usize)
     }
