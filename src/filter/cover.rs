@@ -102,6 +102,17 @@ impl Plan {
     }
 }
 
+impl Route {
+    /// How many places in the index it takes.
+    pub(super) fn entries(&self) -> usize {
+        match self {
+            Self::Never => 0,
+            Self::Keys(keys) => keys.len(),
+            Self::Always | Self::AllBut(..) | Self::Scan(_) => 1,
+        }
+    }
+}
+
 struct Cover {
     keys: Vec<Key>,
     cost: u64,

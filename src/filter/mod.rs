@@ -15,6 +15,7 @@ mod clauses;
 mod cover;
 mod error;
 mod extended;
+mod hash;
 mod index;
 mod normal;
 mod number;
