@@ -6,7 +6,8 @@
 use std::ops::Range;
 
 use super::ast::{Expr, Field, Operator, Predicate};
-use super::parse::{self, ParseLimits};
+use super::limits::ParseLimits;
+use super::parse;
 use super::program::{Program, Value};
 use super::{Dialect, Filter, Normal};
 use crate::explain::{FailedClause, FilterLint};

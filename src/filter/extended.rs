@@ -1,13 +1,14 @@
 //! What the parser reads of the extended dialect beyond the strict one.
 //!
-//! Asked by `parse.rs` where the strict grammar has a choice, and only if the dialect is on.
+//! Asked by `parse.rs` and `terms.rs` where the strict grammar has a choice, and only if the dialect is on.
 //! `None` means that nothing extended stands there, and the strict grammar decides.
 
 use super::ast::{Expr, Field, Operand, Predicate, Test};
 use super::error::{ParseError, ParseErrorKind as Kind};
 use super::number::{MAX_NUMBER_BYTES, Number, Relation, number_length};
-use super::parse::{MESSAGE, Parser};
+use super::parse::Parser;
 use super::pattern::{Glob, MAX_GLOB_RUN, Network, is_subject};
+use super::terms::MESSAGE;
 use super::text::is_key_char;
 
 impl Parser<'_> {

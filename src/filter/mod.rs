@@ -1,6 +1,6 @@
 //! Filters: which messages of a topic a subscription gets, decided by their attributes.
 //!
-//! Text is parsed (`parse.rs`, `text.rs`; mistakes are explained by `slips.rs`) into a tree
+//! Text is parsed (`parse.rs`, `terms.rs`; mistakes are explained by `slips.rs`) into a tree
 //! (`ast.rs`), the tree is compiled into a flat program (`program.rs`), and an index
 //! (`index.rs`) matches many filters against one message. This module is pure: it knows nothing
 //! of messages, topics or locks, and gets attributes through a look-up function.
@@ -17,6 +17,7 @@ mod error;
 mod extended;
 mod hash;
 mod index;
+mod limits;
 mod normal;
 mod number;
 mod parse;
@@ -24,6 +25,7 @@ mod pattern;
 mod program;
 mod slips;
 mod table;
+mod terms;
 mod text;
 
 use std::fmt;
@@ -37,12 +39,12 @@ use serde::ser::{Serialize, Serializer};
 pub use self::error::{CombineError, ParseError, ParseErrorKind};
 pub use self::extended::MAX_LIST_VALUES;
 pub(crate) use self::index::{Counts, FilterIndex, Subject};
-pub(crate) use self::normal::Normal;
-pub use self::number::MAX_NUMBER_BYTES;
-pub use self::parse::{
+pub use self::limits::{
     DEPTH_CEILING, EMBEDDED_MAX_BYTES, EMBEDDED_MAX_PREDICATES, MAX_DEPTH, ParseLimits,
     STRICT_MAX_BYTES, STRICT_MAX_PREDICATES,
 };
+pub(crate) use self::normal::Normal;
+pub use self::number::MAX_NUMBER_BYTES;
 pub use self::pattern::MAX_GLOB_RUN;
 pub use self::text::quote;
 

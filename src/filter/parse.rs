@@ -1,5 +1,5 @@
-//! From text to syntax tree: the grammar of both dialects and the size limits. What only the
-//! extended dialect has is read in `extended.rs`.
+//! From text to syntax tree: terms joined by operators, negations and parentheses, within the
+//! limits of size. What a term consists of is read in `terms.rs`.
 //!
 //! The parser has no lexer (see `text.rs`) and does not recurse: open parentheses are levels on
 //! a list of its own. It looks at each character a bounded number of times. Where the grammar
@@ -8,65 +8,12 @@
 use std::ops::Range;
 
 use super::Dialect;
-use super::ast::{Expr, Field, Operator, Predicate, Test};
+use super::ast::{Expr, Operator};
 use super::error::{END_OF_FILTER, ParseError, ParseErrorKind as Kind};
+use super::limits::{DEPTH_CEILING, ParseLimits};
 use super::slips;
-use super::text::{Cursor, is_white_space};
-
-/// How large a filter may be. All counts are inclusive.
-///
-/// ```
-/// use siftbus::Filter;
-/// use siftbus::filter::ParseLimits;
-///
-/// let long = format!("attributes.a = \"{}\"", "x".repeat(300));
-/// assert!(Filter::parse(&long).is_err());
-/// assert!(Filter::parse_with(&long, ParseLimits::EMBEDDED).is_ok());
-///
-/// let mut limits = ParseLimits::STRICT;
-/// limits.max_predicates = 1;
-/// assert!(Filter::parse_with("attributes:a OR attributes:b", limits).is_err());
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct ParseLimits {
-    /// Bytes of the text as given, white space included.
-    pub max_bytes: usize,
-    /// How deep parentheses and negations may nest. Above [`DEPTH_CEILING`] that counts instead.
-    pub max_depth: usize,
-    /// How many predicates there may be.
-    pub max_predicates: usize,
-    /// How much of the language may be used.
-    pub dialect: Dialect,
-}
-
-impl ParseLimits {
-    /// What the service allows: 256 bytes; and 128 levels and 64 predicates, which no useful
-    /// filter of that size reaches. The default.
-    pub const STRICT: Self = Self {
-        max_bytes: STRICT_MAX_BYTES,
-        max_depth: MAX_DEPTH,
-        max_predicates: STRICT_MAX_PREDICATES,
-        dialect: Dialect::Strict,
-    };
-
-    /// For filters that never leave the process: 4,096 bytes, 128 levels, 512 predicates.
-    pub const EMBEDDED: Self = Self {
-        max_bytes: EMBEDDED_MAX_BYTES,
-        max_depth: MAX_DEPTH,
-        max_predicates: EMBEDDED_MAX_PREDICATES,
-        dialect: Dialect::Strict,
-    };
-
-    /// As [`EMBEDDED`](Self::EMBEDDED), in the extended dialect.
-    pub const EXTENDED: Self = Self { dialect: Dialect::Extended, ..Self::EMBEDDED };
-}
-
-impl Default for ParseLimits {
-    fn default() -> Self {
-        Self::STRICT
-    }
-}
+use super::terms::{ATTRIBUTES, HAS_PREFIX};
+use super::text::Cursor;
 
 /// Parses a filter; `None` is the empty one.
 pub(super) fn parse(source: &str, limits: ParseLimits) -> Result<Option<Expr>, ParseError> {
@@ -260,145 +207,6 @@ impl Parser<'_> {
         format!("{operators} or {end}")
     }
 
-    /// `attributes:KEY` or a comparison; the cursor stands on the word.
-    fn attribute(&mut self) -> Result<Expr, ParseError> {
-        self.count_predicate()?;
-        self.cursor.advance(ATTRIBUTES.len());
-        if self.cursor.peek() == Some('.') {
-            return self.comparison();
-        }
-        let spaced = self.cursor;
-        self.cursor.skip_white_space();
-        if !self.cursor.eat(':') {
-            return Err(slips::attribute(&spaced));
-        }
-        self.cursor.skip_white_space();
-        Ok(Expr::predicate(&self.key(':')?, Test::Has))
-    }
-
-    /// The rest of `attributes.KEY = "…"`, from the dot on.
-    fn comparison(&mut self) -> Result<Expr, ParseError> {
-        let key = self.dot_key()?;
-        self.compare(Field::Attribute(key.into()))
-    }
-
-    /// What is asked of a field, from behind it on.
-    pub(super) fn compare(&mut self, field: Field) -> Result<Expr, ParseError> {
-        self.cursor.skip_white_space();
-        let symbol = self.cursor.run(|c| matches!(c, '=' | '!' | '<' | '>' | '~'));
-        if self.is_extended
-            && let Some(test) = self.extended_test(&field, symbol)?
-        {
-            return Ok(Expr::Predicate(Predicate { field, test }));
-        }
-        let test = match symbol {
-            "=" => Test::Eq,
-            "!=" => Test::Ne,
-            _ => {
-                let name = match &field {
-                    Field::Attribute(key) => key.to_string(),
-                    other => other.to_string(),
-                };
-                return Err(slips::comparison(&self.cursor, &name));
-            }
-        };
-        self.cursor.advance(symbol.len());
-        let test = test(self.value()?.into());
-        Ok(Expr::Predicate(Predicate { field, test }))
-    }
-
-    /// `hasPrefix(attributes.KEY, "…")` and its like; the cursor stands on the word.
-    pub(super) fn call(&mut self, name: &'static str) -> Result<Expr, ParseError> {
-        self.count_predicate()?;
-        self.cursor.advance(name.len());
-        self.argument('(', "( after the function")?;
-        self.cursor.skip_white_space();
-        let field = self.call_field()?;
-        self.argument(',', "a comma and the value")?;
-        self.cursor.skip_white_space();
-        let start = self.cursor.at();
-        let text = self.value()?;
-        let test = if name == HAS_PREFIX {
-            Test::Prefix(text.into())
-        } else {
-            self.extended_call(name, &text, start)?
-        };
-        self.argument(')', "a closing )")?;
-        Ok(Expr::Predicate(Predicate { field, test }))
-    }
-
-    /// The first argument of a call.
-    fn call_field(&mut self) -> Result<Field, ParseError> {
-        if self.is_extended && self.cursor.word() == MESSAGE {
-            return self.message_text();
-        }
-        if self.cursor.word() != ATTRIBUTES {
-            return Err(self.malformed_call("attributes.KEY"));
-        }
-        self.cursor.advance(ATTRIBUTES.len());
-        match self.cursor.peek() {
-            Some('.') => Ok(Field::Attribute(self.dot_key()?.into())),
-            _ if self.cursor.after_white_space().peek() == Some('.') => {
-                Err(slips::space_around_dot(&self.cursor))
-            }
-            _ => Err(self.malformed_call("attributes.KEY")),
-        }
-    }
-
-    /// Moves over a punctuation mark of a call.
-    pub(super) fn argument(
-        &mut self,
-        mark: char,
-        expected: &'static str,
-    ) -> Result<(), ParseError> {
-        self.cursor.skip_white_space();
-        if self.cursor.eat(mark) { Ok(()) } else { Err(self.malformed_call(expected)) }
-    }
-
-    pub(super) fn malformed_call(&self, expected: &'static str) -> ParseError {
-        self.cursor
-            .error(Kind::MalformedCall, self.cursor.token(), expected)
-            .with_hint("write hasPrefix(attributes.KEY, \"prefix\")")
-    }
-
-    /// `.KEY`; the cursor stands on the dot.
-    fn dot_key(&mut self) -> Result<String, ParseError> {
-        self.cursor.advance(1);
-        let spaced = self.cursor.peek().is_some_and(is_white_space);
-        if spaced && !self.cursor.after_white_space().is_at_end() {
-            return Err(slips::space_around_dot(&self.cursor));
-        }
-        self.key('.')
-    }
-
-    /// A key, bare or as a string; `separator` stands before it.
-    fn key(&mut self, separator: char) -> Result<String, ParseError> {
-        if self.is_at_string() {
-            return self.cursor.string();
-        }
-        let key = self.cursor.word();
-        let mut behind = self.cursor;
-        behind.advance(key.len());
-        if key.is_empty() || behind.peek().is_some_and(slips::breaks_key) {
-            return Err(slips::key(&self.cursor, separator));
-        }
-        self.cursor = behind;
-        Ok(key.to_owned())
-    }
-
-    pub(super) fn value(&mut self) -> Result<String, ParseError> {
-        self.cursor.skip_white_space();
-        if self.is_at_string() { self.cursor.string() } else { Err(slips::value(&self.cursor)) }
-    }
-
-    pub(super) fn is_at_string(&self) -> bool {
-        match self.cursor.peek() {
-            Some('"') => true,
-            Some('\'') => self.is_extended,
-            _ => false,
-        }
-    }
-
     /// Enters a parenthesis or negation of `len` bytes.
     fn deepen(&mut self, len: usize) -> Result<(), ParseError> {
         if self.depth >= self.max_depth {
@@ -429,27 +237,3 @@ impl Level {
         Expr::group(self.operator.unwrap_or(Operator::And), self.terms)
     }
 }
-
-/// The bytes of a strict filter.
-pub const STRICT_MAX_BYTES: usize = 256;
-
-/// The predicates of a strict filter.
-pub const STRICT_MAX_PREDICATES: usize = 64;
-
-/// The bytes of a filter that stays in the process.
-pub const EMBEDDED_MAX_BYTES: usize = 4_096;
-
-/// The predicates of a filter that stays in the process, parsed or combined.
-pub const EMBEDDED_MAX_PREDICATES: usize = 512;
-
-/// How deep parentheses and negations nest at most, unless other limits are asked for.
-pub const MAX_DEPTH: usize = 128;
-
-/// The nesting that no limits can exceed, because printing and dropping a filter recurse that
-/// deep. The canonical text of every filter within [`MAX_DEPTH`] stays below: it writes each
-/// further negation as two levels, `NOT (NOT x)`.
-pub const DEPTH_CEILING: usize = 256;
-
-const ATTRIBUTES: &str = "attributes";
-const HAS_PREFIX: &str = "hasPrefix";
-pub(super) const MESSAGE: &str = "message";
