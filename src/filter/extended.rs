@@ -1,7 +1,7 @@
 //! What the parser reads of the extended dialect beyond the strict one.
 //!
-//! Asked by `parse.rs` and `terms.rs` where the strict grammar has a choice, and only if the dialect is on.
-//! `None` means that nothing extended stands there, and the strict grammar decides.
+//! Asked where the strict grammar has a choice, and only if the dialect is on. `None` means that
+//! nothing extended stands there, and the strict grammar decides.
 
 use super::ast::{Expr, Field, Operand, Predicate, Test};
 use super::error::{ParseError, ParseErrorKind as Kind};
