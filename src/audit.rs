@@ -35,8 +35,12 @@ use crate::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Audit {
-    /// Messages that were given an id, ever.
+    /// Messages that were published, ever.
     pub published: u64,
+    /// Messages that have an id and wait at their topics until it is time to publish them.
+    pub delayed: u64,
+    /// Messages that waited so, and were withdrawn or went with their topic.
+    pub withdrawn: u64,
     /// Of those, how many no subscription took and no rule kept (PUB-9).
     pub unclaimed: u64,
     /// For each message, how many subscriptions matched it; the sum of all receipts.
@@ -57,8 +61,12 @@ pub struct Audit {
 pub struct TopicAudit {
     /// The topic's name.
     pub topic: String,
-    /// Messages that were given an id.
+    /// Messages that were published.
     pub published: u64,
+    /// Messages that wait until it is time to publish them.
+    pub delayed: u64,
+    /// Messages that waited so and were withdrawn.
+    pub withdrawn: u64,
     /// Of those, how many no subscription took and no rule kept.
     pub unclaimed: u64,
     /// For each message, how many subscriptions matched it.
@@ -195,9 +203,12 @@ pub(crate) fn audit(core: &Arc<BusCore>) -> Audit {
     let past = &pages.past;
     let (mut accepted, mut gone) = (past.past_accepted, past.past);
     (audit.published, audit.unclaimed, audit.owed) = (past.published, past.unclaimed, past.owed);
+    audit.withdrawn = past.withdrawn;
     for topic in &locked {
         let ledger = topic.ledger();
         audit.published += ledger.published;
+        audit.delayed += topic.delayed();
+        audit.withdrawn += ledger.withdrawn;
         audit.unclaimed += ledger.unclaimed;
         audit.owed += ledger.owed;
         accepted += ledger.past_accepted;
@@ -206,6 +217,8 @@ pub(crate) fn audit(core: &Arc<BusCore>) -> Audit {
         audit.topics.push(TopicAudit {
             topic: topic.name().to_owned(),
             published: ledger.published,
+            delayed: topic.delayed(),
+            withdrawn: ledger.withdrawn,
             unclaimed: ledger.unclaimed,
             owed: ledger.owed,
             segments,
@@ -251,9 +264,10 @@ pub(crate) fn audit(core: &Arc<BusCore>) -> Audit {
         audit.violations.push(format!("ended subscriptions: do not balance: {:?}", audit.ended));
     }
     let taken = core.ids_taken();
-    if audit.published != taken {
-        let published = audit.published;
-        audit.violations.push(format!("{taken} ids given out, {published} messages published"));
+    let Audit { published, delayed, withdrawn, .. } = audit;
+    if published + delayed + withdrawn != taken {
+        let what = format!("{published} messages published, {delayed} wait, {withdrawn} withdrawn");
+        audit.violations.push(format!("{taken} ids given out, {what}"));
     }
     drop(locked);
     drop(pages);

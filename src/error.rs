@@ -417,6 +417,15 @@ pub enum PublishReason {
         /// The subscription's name.
         subscription: String,
     },
+    /// A message would wait longer at its topic than the topic's retention, or without one the
+    /// longest that is allowed (LIB-376).
+    #[error("a delay of {delay:?}; the retention is {retention:?}")]
+    DelayBeyondRetention {
+        /// From now until the message would be published.
+        delay: Duration,
+        /// The longest delay.
+        retention: Duration,
+    },
     /// There was no room within the time allowed.
     #[error("no room on topic {topic:?} within {timeout:?}")]
     TimedOut {
@@ -455,6 +464,7 @@ impl PublishReason {
             | Self::Message { .. }
             | Self::AboveBudget { .. }
             | Self::AboveLimit { .. }
+            | Self::DelayBeyondRetention { .. }
             | Self::Misused { .. } => Code::InvalidArgument,
             Self::NoRoom { .. } | Self::BacklogFull { .. } => Code::ResourceExhausted,
             Self::TimedOut { .. } => Code::DeadlineExceeded,

@@ -108,7 +108,7 @@ pub struct DeliveryExplanation {
     pub standing: Standing,
     /// How often it was handed out; `None` once the subscription does not remember.
     pub attempts: Option<u32>,
-    /// When it was published; `None` if it is gone.
+    /// When it was published; `None` if it is gone or was not published yet.
     pub publish_time: Option<SystemTime>,
 }
 
@@ -142,6 +142,11 @@ pub enum Standing {
     Settled,
     /// The subscription's filter does not match.
     FilteredOut(FailedClause),
+    /// It waits at its topic until it is published.
+    Scheduled {
+        /// When that is.
+        until: SystemTime,
+    },
     /// Published before the subscription began; a seek may bring it in.
     Earlier,
     /// Not in the topic's log: nobody needs it any more, or it was never published to this topic.
@@ -170,6 +175,7 @@ impl fmt::Display for Standing {
             Self::Provisional => f.write_str("is acknowledged once earlier ones of its key are"),
             Self::Settled => f.write_str("is settled"),
             Self::FilteredOut(clause) => write!(f, "is filtered out, {clause}"),
+            Self::Scheduled { until } => write!(f, "is published at {}", written(*until)),
             Self::Earlier => f.write_str("is from before the subscription"),
             Self::Gone => f.write_str("is not in the log of the topic"),
         }

@@ -63,7 +63,7 @@
 //! - Bad input is an error with a gRPC code, never a panic; every limit is a value.
 //! - Time is a clock of your choice. With a manual one, a month passes in microseconds.
 //!
-//! Not there yet: push set by configuration, a server, delayed publish, deduplication.
+//! Not there yet: push set by configuration, a server, deduplication.
 //!
 //! What the bus holds is bounded by a [`Budget`]; publishers that find no room wait, in order, or
 //! get their messages back. Each subscription may have a [`BacklogLimit`] of its own.
@@ -143,6 +143,7 @@ pub mod filter;
 mod handler;
 #[cfg(feature = "oidc")]
 pub mod identity;
+mod later;
 mod lifecycle;
 mod limits;
 #[cfg(all(test, siftbus_loom))]

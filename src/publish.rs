@@ -217,19 +217,19 @@ impl Drop for Permit {
 }
 
 /// A publisher that waits for its turn; dropped, it hands the turn on.
-struct Turn<'a> {
-    shared: &'a Arc<TopicShared>,
+pub(crate) struct Turn<'a> {
+    pub(crate) shared: &'a Arc<TopicShared>,
     messages: Vec<Message>,
-    load: Load,
+    pub(crate) load: Load,
     ticket: Option<u64>,
 }
 
 impl<'a> Turn<'a> {
-    fn new(shared: &'a Arc<TopicShared>, messages: Vec<Message>) -> Self {
+    pub(crate) fn new(shared: &'a Arc<TopicShared>, messages: Vec<Message>) -> Self {
         Self { shared, load: Load::of(&messages), messages, ticket: None }
     }
 
-    fn take(&mut self) -> Vec<Message> {
+    pub(crate) fn take(&mut self) -> Vec<Message> {
         std::mem::take(&mut self.messages)
     }
 
@@ -246,20 +246,29 @@ impl<'a> Turn<'a> {
 
     fn poll_publish(&mut self, cx: &mut Context<'_>) -> Poll<Result<Appended, PublishReason>> {
         let (shared, load) = (self.shared, self.load);
-        self.poll(cx, |messages, gate, reading| {
-            let matches = shared.matching(messages);
-            let taken = std::mem::take(messages).into_iter();
-            let look = std::vec::IntoIter::as_slice;
-            let published = shared.publish_gated(taken, matches, look, load, gate, reading);
-            published.map_err(|(reason, back)| {
-                *messages = back.collect();
-                reason
-            })
+        self.poll(cx, |messages, gate, reading| Self::append(shared, load, messages, gate, reading))
+    }
+
+    /// Publishes the messages, or leaves them where they are.
+    pub(crate) fn append(
+        shared: &TopicShared,
+        load: Load,
+        messages: &mut Vec<Message>,
+        gate: Gate,
+        reading: Reading,
+    ) -> Result<Appended, PublishReason> {
+        let matches = shared.matching(messages);
+        let taken = std::mem::take(messages).into_iter();
+        let look = std::vec::IntoIter::as_slice;
+        let published = shared.publish_gated(taken, matches, look, load, gate, reading);
+        published.map_err(|(reason, back)| {
+            *messages = back.collect();
+            reason
         })
     }
 
     /// Tries, and waits if there is no room.
-    fn poll<T>(
+    pub(crate) fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,
         mut attempt: impl FnMut(&mut Vec<Message>, Gate, Reading) -> Result<T, PublishReason>,

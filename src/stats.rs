@@ -22,6 +22,8 @@ pub struct TopicStats {
     pub publishers_waiting: usize,
     /// The subscription they wait for: the one at its limit, or the one with the largest backlog.
     pub waiting_for: Option<String>,
+    /// Messages that wait until it is time to publish them.
+    pub delayed: u64,
 }
 
 /// What a whole bus holds; made by [`Bus::stats`](crate::Bus::stats).

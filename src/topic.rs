@@ -283,7 +283,7 @@ pub const DELETED_TOPIC: &str = "_deleted-topic_";
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     id: MessageId,
-    recipients: usize,
+    recipients: Option<usize>,
 }
 
 impl Receipt {
@@ -292,7 +292,12 @@ impl Receipt {
             Recipients::Same(count) => *count,
             Recipients::Each(counts) => counts.first().copied().unwrap_or_default(),
         };
-        Self { id: appended.first, recipients }
+        Self { id: appended.first, recipients: Some(recipients) }
+    }
+
+    /// Of a message that is to be published later.
+    pub(crate) fn later(id: MessageId) -> Self {
+        Self { id, recipients: None }
     }
 
     /// The id that the bus gave the message.
@@ -300,9 +305,9 @@ impl Receipt {
         self.id
     }
 
-    /// How many subscriptions took the message; `None` where that cannot be known.
+    /// How many subscriptions took the message; `None` of a message that is to be published later.
     pub fn recipients(&self) -> Option<usize> {
-        Some(self.recipients)
+        self.recipients
     }
 }
 
@@ -344,10 +349,10 @@ impl Receipts {
     pub fn iter(&self) -> impl Iterator<Item = Receipt> {
         self.ids().enumerate().map(|(nth, id)| Receipt {
             id,
-            recipients: match &self.recipients {
+            recipients: Some(match &self.recipients {
                 Recipients::Same(count) => *count,
                 Recipients::Each(counts) => counts.get(nth).copied().unwrap_or_default(),
-            },
+            }),
         })
     }
 }

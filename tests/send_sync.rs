@@ -130,6 +130,8 @@ fn every_future_can_be_spawned() {
     future(|| any::<&Topic>().publish("x"));
     future(|| any::<&Topic>().publish_many(["x"]));
     future(|| any::<&Topic>().publish_timeout("x", Duration::ZERO));
+    future(|| any::<&Topic>().publish_after("x", Duration::ZERO));
+    future(|| any::<&Topic>().publish_at("x", std::time::SystemTime::UNIX_EPOCH));
     future(|| any::<&Topic>().reserve(1));
     future(|| any::<&Topic>().subscribe("", any()));
     future(|| any::<&Topic>().update(any()));

@@ -59,9 +59,11 @@ impl Places {
 /// What one topic has taken in, for the life of the topic.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TopicLedger {
-    /// Messages that were given an id.
+    /// Messages that were given an id, and did not wait or have waited long enough.
     pub(crate) published: u64,
-    /// Of those, how many were written to the log.
+    /// Messages that waited to be published, and are not going to be.
+    pub(crate) withdrawn: u64,
+    /// Of those published, how many were written to the log.
     pub(crate) appended: u64,
     /// Of those, how many nobody took and no rule kept.
     pub(crate) unclaimed: u64,
@@ -76,6 +78,7 @@ pub(crate) struct TopicLedger {
 impl TopicLedger {
     pub(crate) fn add(&mut self, other: &TopicLedger) {
         self.published += other.published;
+        self.withdrawn += other.withdrawn;
         self.appended += other.appended;
         self.unclaimed += other.unclaimed;
         self.owed += other.owed;

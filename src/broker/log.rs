@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use self::live::Weight;
+use super::delayed::Late;
 use super::slots::Tail;
 use crate::message::{MessageId, Published};
 use crate::sync::Arc;
@@ -54,12 +55,26 @@ impl Directory {
         self.0.values().rev()
     }
 
-    /// The message with this id and its position. Ids grow with positions.
-    pub(crate) fn by_id(&self, id: MessageId) -> Option<(u64, &Published)> {
-        let begins_at_or_below =
-            |segment: &&Arc<Segment>| segment.get(0).is_some_and(|first| first.id <= id);
+    /// The message with this id and its position. Ids grow with positions, except of those that
+    /// came late.
+    pub(crate) fn by_id(&self, id: MessageId, late: &Late) -> Option<(u64, &Published)> {
+        if let Some(position) = late.position(id) {
+            return self.find(position)?.at(position).map(|message| (position, message));
+        }
+        let in_time = |segment: &Segment| {
+            let positions = segment.base()..segment.end();
+            positions.clone().find(|position| !late.has(*position)).unwrap_or(positions.end)
+        };
+        let begins_at_or_below = |segment: &&Arc<Segment>| {
+            segment.at(in_time(segment)).is_some_and(|first| first.id <= id)
+        };
         let segment = self.newest_first().find(begins_at_or_below)?;
         let (mut low, mut high) = (segment.base(), segment.end());
+        if late.has_any(low..high) {
+            let mut positions = low..high;
+            low = positions.find(|at| segment.at(*at).is_some_and(|found| found.id == id))?;
+            high = low;
+        }
         while low < high {
             let middle = low + (high - low) / 2;
             let is_below = segment.at(middle).is_some_and(|message| message.id < id);

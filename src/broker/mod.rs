@@ -6,6 +6,7 @@
 
 pub(crate) mod chunks;
 pub(crate) mod deadlines;
+pub(crate) mod delayed;
 pub(crate) mod faults;
 pub(crate) mod hops;
 pub(crate) mod lease;

@@ -25,6 +25,8 @@ pub(crate) enum Rank {
     Topic,
     Subscription,
     Snapshot,
+    /// A message that waited at its topic is published.
+    Publish,
     /// A publisher that waits is reported.
     Blocked,
     Sleep,

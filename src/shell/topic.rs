@@ -5,7 +5,8 @@
 
 pub(crate) mod admission;
 mod audit;
-mod explain;
+pub(crate) mod delayed;
+pub(crate) mod explain;
 mod faults;
 mod filtered;
 pub(crate) mod seek;
@@ -24,6 +25,7 @@ use super::snapshot::SnapshotShared;
 use super::subscription::{Start, SubscriptionShared};
 use super::timers::{Key, Rank, Timed};
 use super::view::View;
+use crate::broker::delayed::{Delayed, Late};
 use crate::broker::faults::PublishFaults;
 use crate::broker::hops::{Hops, Path};
 use crate::broker::ledger::TopicLedger;
@@ -54,6 +56,7 @@ pub(crate) struct TopicShared {
     /// The view of unfiltered subscriptions: the log itself.
     view: Arc<View>,
     watch: Arc<Watch>,
+    due: Arc<delayed::Due>,
     /// Which filters match what.
     matcher: Matcher,
     /// Attributes of messages, noticed while there are filters.
@@ -81,6 +84,10 @@ struct TopicState {
     sweep: Option<Key>,
     /// The ways of messages that were forwarded here.
     hops: Hops,
+    /// Messages that wait to be published, and those in the log that have waited.
+    delayed: Delayed,
+    due_timer: Option<Key>,
+    late: Late,
     ledger: TopicLedger,
     doors: Doors,
     /// Faults on demand, once any was armed.
@@ -136,6 +143,9 @@ impl TopicShared {
                 least_retention: Span::FOREVER,
                 sweep: None,
                 hops: Hops::default(),
+                delayed: Delayed::default(),
+                due_timer: None,
+                late: Late::default(),
                 ledger: TopicLedger::default(),
                 doors: Doors::default(),
                 faults: None,
@@ -143,6 +153,7 @@ impl TopicShared {
             directory: RwLock::new(Directory::default()),
             view: Arc::new(View::new(Filter::all(), None)),
             watch: Arc::new(Watch(me.clone())),
+            due: Arc::new(delayed::Due(me.clone())),
             matcher: Matcher::new(core.seed),
             seen: explain::SeenKeys::new(),
             words: AtomicU64::new(0),
@@ -189,6 +200,7 @@ impl TopicShared {
             charged_bytes: self.charged(&state),
             publishers_waiting: state.doors.publishers.len(),
             waiting_for: None,
+            delayed: state.delayed.len(),
         }
     }
 
@@ -238,14 +250,19 @@ impl TopicShared {
                 state.hops.insert(head, path);
             }
         };
-        let matches = self.matching(std::slice::from_ref(&message));
-        let state = self.state.lock();
+        let message = [message];
+        let matches = self.matching(&message);
+        let mut state = self.state.lock();
         if state.deleted {
             return false;
         }
-        let overflowing = Overflowing::new();
-        let message = std::iter::once(message);
-        self.append(state, message, matches, Span::FOREVER, reading, overflowing, place);
+        let load = Load::of(&message);
+        let gate = Gate::Accepted;
+        let admitted = self.admit(&mut state, load, &message, &matches, gate, reading);
+        let overflowing = admitted.unwrap_or_default();
+        let (first, ttl) = (self.core.take_ids(1), load.least_ttl);
+        let message = message.into_iter();
+        self.append(state, message, first, matches, ttl, reading, overflowing, place);
         true
     }
 
@@ -277,17 +294,19 @@ impl TopicShared {
                 return Err((reason, messages));
             }
         };
+        let first = self.core.take_ids(load.messages);
         let ttl = load.least_ttl;
-        Ok(self.append(state, messages, matches, ttl, reading, overflowing, |_, _| {}))
+        Ok(self.append(state, messages, first, matches, ttl, reading, overflowing, |_, _| {}))
     }
 
-    /// `placed` gets the head as it was before, under the lock.
+    /// Messages get ids from `first` on. `placed` gets the head as it was before, under the lock.
     #[expect(clippy::too_many_arguments, reason = "what one publish is, taken apart for speed")]
     #[inline(always)]
     fn append<M: ExactSizeIterator<Item = Message>>(
         &self,
         mut state: MutexGuard<'_, TopicState>,
         mut messages: M,
+        first: u64,
         matches: Matches,
         least_ttl: Span,
         reading: Reading,
@@ -300,7 +319,6 @@ impl TopicShared {
         state.last_publish = time;
         let head = state.log.head();
         let count = messages.len();
-        let first = self.core.take_ids(count as u64);
         let mut published = Stamped { messages: &mut messages, next: first, time };
         let recipients = if !state.views.have_none(&matches) {
             state.append_matching(count, published, matches, &self.matcher, &mut effects)
@@ -592,9 +610,11 @@ impl TopicShared {
         if let Some(position) = state.retained_from.take() {
             state.log.release_hold(position);
         }
+        let withdrawn = self.withdraw_all(&mut state);
         self.apply_changes(&mut state, &mut effects);
         self.tell_all(&mut state, &mut effects);
         drop(state);
+        drop(withdrawn);
         effects.run();
     }
 
@@ -608,10 +628,11 @@ impl TopicShared {
         let mut directory = self.directory.write();
         let removed = changes.into_iter().filter_map(|change| directory.apply(change));
         let removed: SmallVec<[_; 2]> = removed.collect();
-        if !state.hops.is_empty() {
+        if !state.hops.is_empty() || !state.late.is_empty() {
             for segment in &removed {
                 let is_there = |position| directory.find(position).is_some();
                 state.hops.forget(segment.base()..segment.end(), is_there);
+                state.late.forget(segment.base()..segment.end(), is_there);
             }
         }
         removed.into_iter().for_each(|segment| effects.free(segment));
@@ -767,10 +788,12 @@ impl Timed for TopicShared {
 impl Drop for TopicShared {
     fn drop(&mut self) {
         let state = self.state.lock();
-        let (sweep, ledger) = (state.sweep, state.ledger);
+        let (sweep, mut ledger) = (state.sweep, state.ledger);
+        let due = state.due_timer;
+        ledger.withdrawn += state.delayed.len();
         let is_awaited = self.core.budget.report(state.doors.reported, 0);
         drop(state);
-        if let Some(key) = sweep {
+        for key in sweep.into_iter().chain(due) {
             self.core.timers.cancel(key);
         }
         self.core.books.leave(self.id, &ledger);

@@ -27,12 +27,12 @@ impl Weight {
         self.bytes.saturating_add(self.messages.saturating_mul(MESSAGE_OVERHEAD))
     }
 
-    pub(super) fn add(&mut self, other: Weight) {
+    pub(crate) fn add(&mut self, other: Weight) {
         self.messages += other.messages;
         self.bytes += other.bytes;
     }
 
-    pub(super) fn remove(&mut self, other: Weight) {
+    pub(crate) fn remove(&mut self, other: Weight) {
         self.messages -= other.messages;
         self.bytes -= other.bytes;
     }

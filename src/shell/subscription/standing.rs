@@ -5,6 +5,7 @@ use crate::broker::lease::{Phase, Word};
 use crate::error::AdminError;
 use crate::explain::{DeliveryExplanation, Standing};
 use crate::message::{MessageId, Published};
+use crate::shell::topic::explain::Found;
 
 impl SubscriptionShared {
     /// Where the message with this id stands (LIB-206).
@@ -19,10 +20,14 @@ impl SubscriptionShared {
             if let Some(end) = state.ended {
                 return Err(self.admin_error(end));
             }
-            let publish_time = found.as_ref().map(|(_, message)| message.time.to_system());
+            let mut publish_time = None;
             let (standing, attempts) = match found {
-                Some((position, message)) => self.standing(&mut state, position, &message),
-                None => (Standing::Gone, None),
+                Found::At(position, message) => {
+                    publish_time = Some(message.time.to_system());
+                    self.standing(&mut state, position, &message)
+                }
+                Found::Delayed(due) => (Standing::Scheduled { until: due.to_system() }, None),
+                Found::Nowhere => (Standing::Gone, None),
             };
             let subscription = self.name.to_string();
             Ok(DeliveryExplanation { subscription, id, standing, attempts, publish_time })

@@ -37,8 +37,10 @@ const BLOCKED_AFTER: Span = Span::SECOND;
 pub(crate) enum Gate {
     /// In order, with the place in the queue that it holds.
     Queue(Option<u64>),
-    /// Charged, never waiting: dead letters, what is due, replies.
+    /// Charged, never waiting: replies.
     Open,
+    /// As `Open`, and not refused by a subscription either: what is due and was accepted before.
+    Accepted,
     /// Room was reserved; the permit gives it back once the publish is done.
     Reserved,
 }
@@ -117,20 +119,47 @@ impl TopicShared {
         gate: Gate,
         reading: Reading,
     ) -> Result<Overflowing, PublishReason> {
-        let budget = &self.core.budget;
-        let max = budget.config.bytes;
-        if load.charge > max {
-            return Err(PublishReason::AboveBudget { bytes: load.charge, max });
-        }
+        self.check_size(load)?;
         // Before the queue, because what never fits fails at once.
         let overflowing = self.check_limits(state, load, messages, matches, gate, reading)?;
+        self.admit_charge(state, load, gate)?;
+        Ok(overflowing)
+    }
+
+    fn check_size(&self, load: Load) -> Result<(), PublishReason> {
+        let max = self.core.budget.config.bytes;
+        match load.charge > max {
+            true => Err(PublishReason::AboveBudget { bytes: load.charge, max }),
+            false => Ok(()),
+        }
+    }
+
+    /// Judges a publish by the queue and the budget alone.
+    #[inline]
+    fn admit_charge(
+        &self,
+        state: &TopicState,
+        load: Load,
+        gate: Gate,
+    ) -> Result<(), PublishReason> {
         if let Gate::Queue(ticket) = gate {
             let may_go = state.doors.publishers.may_go(ticket);
             if !may_go || !self.has_room(state, load.charge) {
                 return Err(self.no_room(None));
             }
         }
-        Ok(overflowing)
+        Ok(())
+    }
+
+    /// Judges a message that is to be published later, when others will subscribe.
+    pub(super) fn admit_later(
+        &self,
+        state: &TopicState,
+        load: Load,
+        gate: Gate,
+    ) -> Result<(), PublishReason> {
+        self.check_size(load)?;
+        self.admit_charge(state, load, gate)
     }
 
     /// Whether it is the budget that stands in the way of `charge` more.
@@ -250,6 +279,7 @@ impl TopicShared {
             let Some((room, next)) = subscription.room_for(count, filed, reading) else { continue };
             match (room, gate) {
                 (Room::Enough, _) | (Room::Full, Gate::Open | Gate::Reserved) => {}
+                (Room::Full | Room::Refused, Gate::Accepted) => {}
                 (Room::Overflows, _) => overflowing.push(Arc::clone(subscription)),
                 (Room::Full, Gate::Queue(_)) => verdict = Err(self.no_room(Some(subscription))),
                 (Room::Refused, _) => {
@@ -385,7 +415,8 @@ impl TopicShared {
     pub(super) fn charged(&self, state: &TopicState) -> u64 {
         let (live, doors) = (state.log.live(), &state.doors);
         let words = self.words.load(Ordering::Relaxed).saturating_sub(live.messages);
-        live.charge() + doors.entries * ENTRY_BYTES + doors.reserved + words * WORD_BYTES
+        let beside = doors.reserved + state.delayed.charge();
+        live.charge() + doors.entries * ENTRY_BYTES + words * WORD_BYTES + beside
     }
 
     /// A subscription has more lease words, or fewer, than it had said.

@@ -29,6 +29,11 @@ impl LockedTopic<'_> {
         &self.state.ledger
     }
 
+    /// Messages that wait to be published.
+    pub(crate) fn delayed(&self) -> u64 {
+        self.state.delayed.len()
+    }
+
     /// Segments in memory, and the messages in them.
     pub(crate) fn in_memory(&self) -> (usize, u64) {
         (self.state.log.segments(), self.state.log.messages())

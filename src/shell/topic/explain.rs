@@ -7,6 +7,7 @@ use crate::explain::FilterStats;
 use crate::message::{Message, MessageId, Published};
 use crate::shell::subscription::SubscriptionShared;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::time::Time;
 
 impl TopicShared {
     /// The subscriptions that a message would reach.
@@ -26,14 +27,14 @@ impl TopicShared {
 
     /// Calls `look` with a message that is in memory and its position, while nothing is published
     /// and the log stays as it is.
-    pub(crate) fn with_message<R>(
-        &self,
-        id: MessageId,
-        look: impl FnOnce(Option<(u64, Published)>) -> R,
-    ) -> R {
-        let _still = self.state.lock();
+    pub(crate) fn with_message<R>(&self, id: MessageId, look: impl FnOnce(Found) -> R) -> R {
+        let state = self.state.lock();
+        if let Some(due) = state.delayed.due_of(id) {
+            return look(Found::Delayed(due));
+        }
         let directory = self.directory.read();
-        let found = directory.by_id(id).map(|(position, message)| (position, message.clone()));
+        let found = directory.by_id(id, &state.late);
+        let found = found.map_or(Found::Nowhere, |(at, message)| Found::At(at, message.clone()));
         drop(directory);
         look(found)
     }
@@ -63,6 +64,15 @@ impl TopicShared {
     pub(crate) fn is_unseen(&self, key: &str) -> bool {
         self.seen.is_unseen(key)
     }
+}
+
+/// Where a topic has a message.
+pub(crate) enum Found {
+    /// At a position of the log.
+    At(u64, Published),
+    /// It is published then.
+    Delayed(Time),
+    Nowhere,
 }
 
 /// The attributes that messages have had, for the lint.
