@@ -17,6 +17,7 @@ use crate::limits::{
     MAX_LABELS,
 };
 use crate::policy::{DeadLetterPolicy, RetryPolicy};
+use crate::push_config::PushConfig;
 
 /// How a topic behaves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -156,6 +157,8 @@ pub struct SubscriptionConfig {
     /// Where messages go that cannot be processed. Default: nowhere, they are delivered until
     /// their retention has passed (DLQ-1).
     pub dead_letter_policy: Option<DeadLetterPolicy>,
+    /// Where messages are pushed to. Default: nowhere, they are pulled (PUSH-1).
+    pub push_config: Option<PushConfig>,
     /// How large its backlog may grow, and what happens beyond. Default: bounded only by the
     /// budget of the bus (LIB-45).
     pub backlog_limit: Option<BacklogLimit>,
@@ -175,6 +178,7 @@ impl Default for SubscriptionConfig {
             exactly_once_delivery: false,
             retry_policy: None,
             dead_letter_policy: None,
+            push_config: None,
             backlog_limit: None,
             labels: BTreeMap::new(),
         }
@@ -257,6 +261,14 @@ impl SubscriptionConfig {
         self
     }
 
+    /// Pushes every message to an endpoint (PUSH-1). Not together with exactly-once delivery
+    /// (PUSH-4), and only on a bus with a pusher.
+    #[must_use]
+    pub fn push_config(mut self, config: PushConfig) -> Self {
+        self.push_config = Some(config);
+        self
+    }
+
     /// Adds a label.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
@@ -290,6 +302,10 @@ impl SubscriptionConfig {
         }
         if let Some(policy) = &self.dead_letter_policy {
             policy.check(limits)?;
+        }
+        self.push_config = self.push_config.map_or(Ok(None), PushConfig::checked)?;
+        if self.push_config.is_some() && self.exactly_once_delivery {
+            return Err(ConfigError::PushExactlyOnce);
         }
         if self.backlog_limit.is_some_and(|limit| limit.messages == 0) {
             return Err(ConfigError::Zero { field: "backlog_limit.messages" });
@@ -331,6 +347,8 @@ pub struct SubscriptionUpdate {
     pub retry_policy: Option<Option<RetryPolicy>>,
     /// The new dead-letter policy, for failures from now on; `Some(None)` removes it (DLQ-13).
     pub dead_letter_policy: Option<Option<DeadLetterPolicy>>,
+    /// The new endpoint; `Some(None)` makes it a pull subscription. The backlog stays (PUSH-1).
+    pub push_config: Option<Option<PushConfig>>,
     /// The new limit of the backlog; `Some(None)` clears it.
     pub backlog_limit: Option<Option<BacklogLimit>>,
     /// The new labels, all of them.
@@ -399,6 +417,13 @@ impl SubscriptionUpdate {
         self
     }
 
+    /// Switches to push, to another endpoint, or with `None` to pull (PUSH-1).
+    #[must_use]
+    pub fn push_config(mut self, config: Option<PushConfig>) -> Self {
+        self.push_config = Some(config);
+        self
+    }
+
     /// Replaces all labels.
     #[must_use]
     pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
@@ -422,6 +447,7 @@ impl SubscriptionUpdate {
                 .dead_letter_policy
                 .clone()
                 .unwrap_or(config.dead_letter_policy.clone()),
+            push_config: self.push_config.clone().unwrap_or_else(|| config.push_config.clone()),
             backlog_limit: self.backlog_limit.unwrap_or(config.backlog_limit),
             labels: self.labels.clone().unwrap_or_else(|| config.labels.clone()),
         }

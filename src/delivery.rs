@@ -526,11 +526,21 @@ impl Delivery {
         self.inner.as_ref().is_some_and(|owned| Arc::ptr_eq(&owned.shared.core, core))
     }
 
-    /// Sets the deadline to a span from now, whatever the limits are.
+    /// Sets the deadline to a span from now, whatever the limits are. No activity (EXP-3).
     pub(crate) fn extend(&self, span: Span) {
-        if let Some(owned) = &self.inner {
+        if let Some(Owned { shared, lease }) = &self.inner {
             // What has ended meanwhile shows when it is settled.
-            let _ = owned.shared.settle(owned.lease, Settle::Deadline(span));
+            let _ = shared.settle_as([*lease], Settle::Deadline(span), false, |_| {});
+        }
+    }
+
+    /// Gives the message back after a push that failed, which is no activity (EXP-3).
+    pub(crate) fn give_back(mut self, delay: Duration) {
+        let span = Span::round_up(delay);
+        let how = if delay.is_zero() { Settle::Nack } else { Settle::NackAfter(span) };
+        if let Some(Owned { shared, lease }) = self.inner.take() {
+            // If the subscription or the bus is gone there is nothing to give back.
+            let _ = shared.settle_as([lease], how, false, |_| {});
         }
     }
 

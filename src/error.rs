@@ -25,6 +25,8 @@ pub enum Code {
     FailedPrecondition,
     /// A limit or budget is used up.
     ResourceExhausted,
+    /// It would be right, but is not supported.
+    Unimplemented,
     /// The time allowed has passed.
     DeadlineExceeded,
     /// The bus is closed.
@@ -146,6 +148,32 @@ pub enum ConfigError {
         /// The most that is allowed.
         max: usize,
     },
+    /// Nothing can be pushed there: it is no http or https URL with a host (PUSH-2, ERR-16).
+    #[error("unsupported push_endpoint: {url:?}")]
+    PushEndpoint {
+        /// What was given.
+        url: String,
+    },
+    /// A push has no such attribute, or not with this value (PUSH-3).
+    #[error("push attribute {key:?} = {value:?} is not known")]
+    PushAttribute {
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+    },
+    /// This version of the envelope is not supported (PUSH-3).
+    #[error("pushes of version {version:?} are not supported")]
+    PushVersion {
+        /// What was given.
+        version: String,
+    },
+    /// Push and exactly-once delivery exclude each other (PUSH-4, ERR-17).
+    #[error("exactly-once delivery is not supported with push")]
+    PushExactlyOnce,
+    /// A push's token needs the e-mail of a service account (PUSH-15).
+    #[error("the token of a push needs a service_account_email")]
+    NoServiceAccount,
     /// A limit that would let nothing through.
     #[error("{field} must be at least 1")]
     Zero {
@@ -155,11 +183,13 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// [`Code::OutOfRange`] for dead-letter attempts (ERR-15), else [`Code::InvalidArgument`]
-    /// (ERR-4, ERR-6, ERR-8 … ERR-13).
+    /// [`Code::OutOfRange`] for dead-letter attempts (ERR-15), [`Code::Unimplemented`] for an old
+    /// version of pushes, else [`Code::InvalidArgument`] (ERR-4, ERR-6, ERR-8 … ERR-13, ERR-16,
+    /// ERR-17).
     pub fn code(&self) -> Code {
         match self {
             Self::DeliveryAttempts { .. } => Code::OutOfRange,
+            Self::PushVersion { .. } => Code::Unimplemented,
             _ => Code::InvalidArgument,
         }
     }
@@ -245,6 +275,22 @@ pub enum AdminError {
         /// When it expires now.
         latest: std::time::SystemTime,
     },
+    /// A push configuration, on a bus without a pusher: nothing would be pushed (LIB-420).
+    #[error("subscription {subscription:?} would push, but no pusher is attached to the bus")]
+    NoPusher {
+        /// The subscription's name.
+        subscription: String,
+    },
+    /// A push configuration asks for a token, and the pusher has no issuer: it was built without
+    /// the feature `oidc` (LIB-421).
+    #[error("subscription {subscription:?} would push with a token, but the pusher has no issuer")]
+    NoIssuer {
+        /// The subscription's name.
+        subscription: String,
+    },
+    /// The bus has a pusher already (LIB-420).
+    #[error("a pusher is attached to the bus already")]
+    PusherAttached,
     /// The call starts a task and needs a tokio runtime for it.
     #[error("no tokio runtime to run on")]
     NoRuntime,
@@ -268,6 +314,9 @@ impl AdminError {
             Self::Detached { .. }
             | Self::OtherTopic { .. }
             | Self::BacklogTooOld { .. }
+            | Self::NoPusher { .. }
+            | Self::NoIssuer { .. }
+            | Self::PusherAttached
             | Self::NoRuntime => Code::FailedPrecondition,
             Self::Closed => Code::Unavailable,
         }
@@ -552,6 +601,12 @@ pub enum PullError {
         /// The subscription's name.
         subscription: String,
     },
+    /// A subscription with a push configuration has no streams; it can be pulled (STR-4, ERR-34).
+    #[error("subscription {subscription:?} is a push subscription")]
+    PushSubscription {
+        /// The subscription's name.
+        subscription: String,
+    },
     /// Zero messages were asked for (PULL-5).
     #[error("max_messages is 0; at least 1 is needed")]
     ZeroMessages,
@@ -568,7 +623,7 @@ impl PullError {
     pub fn code(&self) -> Code {
         match self {
             Self::NotFound { .. } => Code::NotFound,
-            Self::Detached { .. } => Code::FailedPrecondition,
+            Self::Detached { .. } | Self::PushSubscription { .. } => Code::FailedPrecondition,
             Self::ZeroMessages => Code::InvalidArgument,
             Self::Config(error) => error.code(),
             Self::Closed => Code::Unavailable,
@@ -744,6 +799,22 @@ impl ReplyError {
 #[error("unsupported push_endpoint: {url:?}")]
 pub struct EndpointError {
     pub(crate) url: String,
+}
+
+/// A text that is no certificate to be trusted.
+#[cfg(feature = "http")]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("no certificate to trust: {reason}")]
+pub struct CertificateError {
+    pub(crate) reason: String,
+}
+
+#[cfg(feature = "http")]
+impl CertificateError {
+    /// Always [`Code::InvalidArgument`].
+    pub fn code(&self) -> Code {
+        Code::InvalidArgument
+    }
 }
 
 #[cfg(feature = "http")]

@@ -281,6 +281,8 @@ where
     H: Fn(Received) -> F + Send + Sync + 'static,
     F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
+    const IS_PUSH: bool = false;
+
     async fn work(&self, delivery: Delivery, gate: &Gate) {
         let received = Received::new(&delivery);
         let lease = Arc::clone(received.lease());

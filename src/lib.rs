@@ -63,7 +63,7 @@
 //! - Bad input is an error with a gRPC code, never a panic; every limit is a value.
 //! - Time is a clock of your choice. With a manual one, a month passes in microseconds.
 //!
-//! Not there yet: push set by configuration, a server, deduplication.
+//! Not there yet: a server, deduplication.
 //!
 //! What the bus holds is bounded by a [`Budget`]; publishers that find no room wait, in order, or
 //! get their messages back. Each subscription may have a [`BacklogLimit`] of its own.
@@ -87,7 +87,7 @@
 //! | go back, or past | [`Subscription::seek`], [`Subscription::purge`], [`Snapshot`], [`SeekTarget`] |
 //! | bound | [`Limits`]: presets `embedded` and `google`; [`Budget`], [`BacklogLimit`] |
 //! | run code per message | [`Subscription::handle`], [`HandlerOptions`], [`Failure`], [`Received`] |
-//! | be called with messages | [`Subscription::push_to`], [`PushEndpoint`], [`PushOptions`] |
+//! | be called with messages | [`Subscription::push_to`], [`PushEndpoint`], [`PushOptions`]; over HTTP [`PushConfig`] |
 //! | ask and be answered | [`Requester`], [`reply()`] |
 //! | watch | [`SubscriptionStats`], [`TopicStats`], [`Events`] |
 //! | move time | [`Clock`], [`ManualClock`], [`Bus::now`], [`Bus::sleep`], [`Bus::timeout`] |
@@ -118,6 +118,7 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
+//! | `http` | off | push over HTTP: [`PushConfig`], `Pusher`, `HttpEndpoint` |
 //! | `metrics` | off | `Bus::record_metrics`, for the recorder of the `metrics` facade |
 //! | `oidc` | off | `identity`: signed tokens for pushes, and what checks them |
 //! | `tracing` | off | events of publishes, hand-outs and what happens, for `tracing` |
@@ -155,6 +156,7 @@ mod peek;
 mod policy;
 mod publish;
 mod push;
+mod push_config;
 mod received;
 mod request;
 mod runner;
@@ -180,12 +182,12 @@ pub use delivery::{
     BatchOutcome, Deliveries, Delivery, DeliveryIntoIter, DeliveryIter, DeliveryRef, Outcome,
     Settlement,
 };
-#[cfg(feature = "http")]
-pub use error::EndpointError;
 pub use error::{
     AckError, AckFailure, AdminError, Code, ConfigError, MessageProblem, NameError, PublishError,
     PublishReason, PullError, ReplyError, RequestError, Resource,
 };
+#[cfg(feature = "http")]
+pub use error::{CertificateError, EndpointError};
 pub use events::{EVENT_CAPACITY, Event, Events};
 pub use explain::{
     DeliveryExplanation, Explanation, FailedClause, FilterLint, FilterStats, Standing,
@@ -203,7 +205,8 @@ pub use policy::{DeadLetterPolicy, RetryPolicy};
 pub use publish::Permit;
 pub use push::{DEFAULT_PUSH_WINDOW, PUSH_WINDOW, Push, PushEndpoint, PushOptions, PushStats};
 #[cfg(feature = "http")]
-pub use push::{HttpEndpoint, MAX_PUSH_ANSWER};
+pub use push::{HttpClient, HttpEndpoint, MAX_PUSH_ANSWER, Pusher, PusherBuilder};
+pub use push_config::{OidcToken, PushConfig, PushWrapper};
 pub use received::{Failure, Received, Verdict};
 pub use request::{CORRELATION_ID, REPLY_TO, REQUESTER, Requester, reply};
 pub use shell::subscription::forward::{

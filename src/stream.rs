@@ -37,7 +37,8 @@ impl Source {
         let owner = shared.open_stream(messages, flow.max_outstanding_bytes as u64)?;
         let ack_deadline = flow.ack_deadline.map(Span::round_up);
         let one_per_key = flow.one_per_ordering_key;
-        let request = Request { max_messages, owner, one_per_key, ack_deadline };
+        let is_push = false;
+        let request = Request { max_messages, owner, one_per_key, ack_deadline, is_push };
         Ok(Self { shared: Arc::clone(shared), request, ticket: None, ended: false })
     }
 

@@ -112,9 +112,9 @@ impl Subscription {
     }
 
     /// Waits for one message, for a runner.
-    pub(crate) async fn pull_one(&self) -> Result<Delivery, PullError> {
+    pub(crate) async fn pull_one(&self, is_push: bool) -> Result<Delivery, PullError> {
         loop {
-            let batch = self.wait_for(ONE).await?;
+            let batch = self.wait_for(Request { is_push, ..ONE }).await?;
             if let Some(delivery) = batch.into_iter().next() {
                 return Ok(delivery);
             }
@@ -122,9 +122,9 @@ impl Subscription {
     }
 
     /// One message that is ready now, for a runner.
-    pub(crate) fn try_pull_one(&self) -> Result<Option<Delivery>, PullError> {
+    pub(crate) fn try_pull_one(&self, is_push: bool) -> Result<Option<Delivery>, PullError> {
         let mut deliveries = Deliveries::none(&self.shared);
-        self.shared.lease(ONE, deliveries.batch())?;
+        self.shared.lease(Request { is_push, ..ONE }, deliveries.batch())?;
         Ok(deliveries.into_iter().next())
     }
 
@@ -247,7 +247,11 @@ impl Subscription {
             if matches!(update.dead_letter_policy, Some(Some(_))) {
                 self.shared.core.check_dead_letter(&config)?;
             }
-            config_checked(config, limits).map_err(AdminError::from)
+            let config = config_checked(config, limits)?;
+            if matches!(update.push_config, Some(Some(_))) {
+                self.shared.core.pushing.check(self.name(), &config)?;
+            }
+            Ok(config)
         })?;
         let subscription = self.name().to_owned();
         self.shared.core.events.send(Event::SubscriptionUpdated { subscription });
@@ -294,13 +298,14 @@ pub(crate) fn config_checked(
 }
 
 /// What a runner asks for at a time.
-const ONE: Request = Request { max_messages: 1, owner: 0, one_per_key: true, ack_deadline: None };
+const ONE: Request =
+    Request { max_messages: 1, owner: 0, one_per_key: true, ack_deadline: None, is_push: false };
 
 fn request(max_messages: usize) -> Result<Request, PullError> {
     if max_messages == 0 {
         return Err(PullError::ZeroMessages);
     }
-    Ok(Request { max_messages, owner: 0, one_per_key: false, ack_deadline: None })
+    Ok(Request { max_messages, one_per_key: false, ..ONE })
 }
 
 /// A place among those who wait, given up when the call ends or is dropped.

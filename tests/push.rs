@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use siftbus::{
     AdminError, Bus, Clock, Code, Failure, ManualClock, PUSH_WINDOW, PullError, Push, PushOptions,
-    Received, Subscription, SubscriptionConfig, Topic, TopicConfig,
+    Received, Subscription, SubscriptionConfig, SubscriptionUpdate, Topic, TopicConfig,
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -277,6 +277,32 @@ async fn drain_waits_for_what_is_under_way() {
     endpoint.let_go.add_permits(10);
     let stats = drained.await.unwrap();
     assert_eq!((stats.succeeded, stats.in_flight, w.worker.stats().ready), (1, 0, 2), "LIB-306");
+}
+
+#[tokio::test]
+async fn what_a_seek_brings_back_is_pushed_again() {
+    let w = World::new().await;
+    let update = SubscriptionUpdate::new().retain_acked(true);
+    w.worker.update(update).await.unwrap();
+    let (endpoint, start) = (Endpoint::open(), w.bus.now());
+    let push = endpoint.attach(&w.worker, PushOptions::new());
+    w.publish(3).await;
+    assert_eq!(push.stats().succeeded, 3);
+    w.worker.seek(start).await.unwrap();
+    turns().await;
+    assert_eq!(push.stats().succeeded, 6, "SEEK-13");
+}
+
+#[tokio::test]
+async fn a_pause_does_not_outlive_the_bus() {
+    let w = World::new().await;
+    let endpoint = Endpoint::open();
+    endpoint.fails.store(true, Ordering::SeqCst);
+    let push = endpoint.attach(&w.worker, PushOptions::new());
+    w.publish(1).await;
+    assert!(push.stats().paused_until.is_some());
+    w.bus.close(Duration::ZERO).await;
+    assert_eq!(push.ended().await, PullError::Closed, "LIB-306");
 }
 
 #[tokio::test]

@@ -158,15 +158,27 @@ impl Issuer {
         if email.is_empty() {
             return Err(TokenError::NoAccount);
         }
-        let now = seconds(now);
-        let whose = (email.to_owned(), audience.to_owned());
-        if let Some(kept) = self.kept.lock().get(&whose).filter(|kept| kept.serves(now)) {
-            return Ok(kept.token.clone());
+        if let Some(token) = self.kept_token(email, audience, now) {
+            return Ok(token);
         }
         // Signing is slow, so it happens outside of the lock; two at once merely sign twice.
+        let now = seconds(now);
         let token = self.sign(email, audience, now)?;
+        let whose = (email.to_owned(), audience.to_owned());
         self.keep(whose, Kept { token: token.clone(), issued: now }, now);
         Ok(token)
+    }
+
+    /// A token that was signed before and serves still.
+    pub(crate) fn kept_token(
+        &self,
+        email: &str,
+        audience: &str,
+        now: SystemTime,
+    ) -> Option<String> {
+        let (now, whose) = (seconds(now), (email.to_owned(), audience.to_owned()));
+        let kept = self.kept.lock();
+        kept.get(&whose).filter(|kept| kept.serves(now)).map(|kept| kept.token.clone())
     }
 
     fn sign(&self, email: &str, audience: &str, now: u64) -> Result<String, TokenError> {

@@ -12,15 +12,18 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Request, Response, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::{Map, Value, json};
 
 use super::PushEndpoint;
+#[cfg(feature = "oidc")]
+use super::authorize::Account;
+use super::authorize::Authorization;
+use super::client::HttpClient;
 use crate::bus::Sleep;
 use crate::error::EndpointError;
+#[cfg(feature = "oidc")]
+use crate::identity::Issuer;
+use crate::push_config::{PushConfig, PushWrapper, is_http_url};
 use crate::received::{Failure, Received};
 use crate::runner::{Either, either};
 use crate::subscription::Subscription;
@@ -33,8 +36,6 @@ pub const MAX_PUSH_ANSWER: usize = 64 * 1024;
 
 const AGENT: &str = "CloudPubSub-Google";
 const PREFIX: &str = "x-goog-pubsub-";
-
-type Authorize = dyn Fn() -> Result<HeaderValue, Failure> + Send + Sync;
 
 /// A push endpoint that is reached by HTTP/1.1, with TLS if its address begins with `https`.
 ///
@@ -54,15 +55,9 @@ type Authorize = dyn Fn() -> Result<HeaderValue, Failure> + Send + Sync;
 pub struct HttpEndpoint {
     subscription: Subscription,
     uri: Uri,
-    envelope: Envelope,
-    authorize: Option<Box<Authorize>>,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-}
-
-#[derive(Copy, Clone, Debug)]
-enum Envelope {
-    Wrapped,
-    Raw { with_metadata: bool },
+    wrapper: PushWrapper,
+    authorization: Authorization,
+    client: HttpClient,
 }
 
 impl HttpEndpoint {
@@ -72,22 +67,39 @@ impl HttpEndpoint {
     ///
     /// [`EndpointError`] if `url` is no http or https URL with a host (PUSH-2).
     pub fn new(subscription: &Subscription, url: &str) -> Result<Self, EndpointError> {
-        let refused = || EndpointError { url: url.to_owned() };
-        let uri: Uri = url.parse().map_err(|_| refused())?;
-        let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-        if !is_http || uri.host().is_none_or(str::is_empty) {
-            return Err(refused());
-        }
-        let provider = rustls::crypto::ring::default_provider();
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(provider)
-            .expect("the provider has the protocol's default versions")
-            .https_or_http()
-            .enable_http1()
-            .build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        let (subscription, envelope) = (subscription.clone(), Envelope::Wrapped);
-        Ok(Self { subscription, uri, envelope, authorize: None, client })
+        Self::with_client(subscription, url, &HttpClient::new())
+    }
+
+    /// As [`new`](Self::new), with a client of one's own; its connections are shared with its
+    /// other endpoints.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_client(
+        subscription: &Subscription,
+        url: &str,
+        client: &HttpClient,
+    ) -> Result<Self, EndpointError> {
+        let uri = url.parse().ok().filter(|_| is_http_url(url));
+        let uri = uri.ok_or_else(|| EndpointError { url: url.to_owned() })?;
+        Ok(Self {
+            subscription: subscription.clone(),
+            uri,
+            wrapper: PushWrapper::PubsubWrapper,
+            authorization: Authorization::Nothing,
+            client: client.clone(),
+        })
+    }
+
+    /// The endpoint that a configuration speaks of, without its token.
+    pub(super) fn configured(
+        subscription: &Subscription,
+        config: &PushConfig,
+        client: &HttpClient,
+    ) -> Result<Self, EndpointError> {
+        let endpoint = Self::with_client(subscription, &config.push_endpoint, client)?;
+        Ok(Self { wrapper: config.wrapper, ..endpoint })
     }
 
     /// Sends the payload alone as the body (PUSH-9); `with_metadata` adds attributes and what is
@@ -95,41 +107,58 @@ impl HttpEndpoint {
     /// are left out (PUSH-12).
     #[must_use]
     pub fn unwrapped(mut self, with_metadata: bool) -> Self {
-        self.envelope = Envelope::Raw { with_metadata };
+        self.wrapper = PushWrapper::NoWrapper { write_metadata: with_metadata };
         self
     }
 
     /// Asks before every push for the value of its `Authorization` header.
     ///
-    /// If there is none to be had, the push fails and the message stays.
+    /// If there is none to be had, or it cannot be sent, the push fails and the message stays.
     #[must_use]
     pub fn authorize(
         mut self,
-        header: impl Fn() -> Result<HeaderValue, Failure> + Send + Sync + 'static,
+        header: impl Fn() -> Result<String, Failure> + Send + Sync + 'static,
     ) -> Self {
-        self.authorize = Some(Box::new(header));
+        self.authorization = Authorization::Said(Box::new(header));
         self
     }
 
-    fn request(&self, received: &Received) -> Result<Request<Full<Bytes>>, Failure> {
+    /// Sends a token of this service account along, for this audience, at the bus's time; a new
+    /// one before it expires (PUSH-13, PUSH-14). Needs the feature `oidc`, too.
+    #[cfg(feature = "oidc")]
+    #[must_use]
+    pub fn identify(
+        mut self,
+        issuer: &Arc<Issuer>,
+        email: impl Into<String>,
+        audience: impl Into<String>,
+    ) -> Self {
+        let issuer = Arc::clone(issuer);
+        let (email, audience) = (email.into(), audience.into());
+        self.authorization = Authorization::Token(Account { issuer, email, audience });
+        self
+    }
+
+    async fn request(&self, received: &Received) -> Result<Request<Full<Bytes>>, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        let body = match self.envelope {
-            Envelope::Wrapped => {
+        let body = match self.wrapper {
+            PushWrapper::PubsubWrapper => {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 Bytes::from(self.wrap(received).to_string())
             }
-            Envelope::Raw { with_metadata } => {
+            PushWrapper::NoWrapper { write_metadata } => {
                 let binary = HeaderValue::from_static("application/octet-stream");
                 headers.insert(CONTENT_TYPE, binary);
-                if with_metadata {
+                if write_metadata {
                     self.add_metadata(received, &mut headers);
                 }
                 received.data().clone()
             }
         };
-        if let Some(authorize) = &self.authorize {
-            headers.insert(AUTHORIZATION, authorize()?);
+        let core = &self.subscription.shared().core;
+        if let Some(header) = self.authorization.header(core).await? {
+            headers.insert(AUTHORIZATION, header);
         }
         let mut request = Request::post(self.uri.clone()).body(Full::new(body))?;
         *request.headers_mut() = headers;
@@ -191,7 +220,7 @@ impl HttpEndpoint {
     /// Waits for the answer's head, which is kept in `status`, and reads its body so that the
     /// connection can be used again.
     async fn send(&self, request: Request<Full<Bytes>>, status: &AtomicU64) -> Option<String> {
-        match self.client.request(request).await {
+        match self.client.send(request).await {
             Ok(answer) => {
                 status.store(answer.status().as_u16().into(), Ordering::SeqCst);
                 read(answer).await;
@@ -204,7 +233,7 @@ impl HttpEndpoint {
 
 impl PushEndpoint for HttpEndpoint {
     async fn push(&self, received: Received) -> Result<(), Failure> {
-        let mut request = self.request(&received)?;
+        let mut request = self.request(&received).await?;
         let status = Arc::new(AtomicU64::new(0));
         let interim = Arc::clone(&status);
         // An interim answer counts when nothing else follows (PUSH-17).
@@ -231,7 +260,7 @@ impl fmt::Debug for HttpEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpEndpoint")
             .field("uri", &self.uri)
-            .field("envelope", &self.envelope)
+            .field("wrapper", &self.wrapper)
             .finish_non_exhaustive()
     }
 }

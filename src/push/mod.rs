@@ -4,10 +4,16 @@
 //! Slow start and back-off are the runner's.
 
 #[cfg(feature = "http")]
+mod authorize;
+#[cfg(feature = "http")]
+mod client;
+#[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "http")]
+mod pusher;
 
 use std::ops::RangeInclusive;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::bus::Sleep;
 use crate::delivery::Delivery;
@@ -20,7 +26,11 @@ use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::Span;
 
 #[cfg(feature = "http")]
-pub use http::{HttpEndpoint, MAX_PUSH_ANSWER};
+pub use self::client::HttpClient;
+#[cfg(feature = "http")]
+pub use self::http::{HttpEndpoint, MAX_PUSH_ANSWER};
+#[cfg(feature = "http")]
+pub use self::pusher::{Pusher, PusherBuilder};
 
 /// How wide a push window may grow.
 pub const PUSH_WINDOW: RangeInclusive<usize> = 1..=3_000;
@@ -158,14 +168,24 @@ impl Subscription {
         endpoint: impl PushEndpoint,
         options: PushOptions,
     ) -> Result<Push, AdminError> {
+        check_window(options.max_window)?;
+        self.push_on(&self.ready_to_run()?, endpoint, options)
+    }
+
+    /// Pushes on this runtime, with options that were checked.
+    fn push_on(
+        &self,
+        runtime: &tokio::runtime::Handle,
+        endpoint: impl PushEndpoint,
+        options: PushOptions,
+    ) -> Result<Push, AdminError> {
+        self.shared().check_here()?;
         let max_window = options.max_window;
-        check_window(max_window)?;
-        let runtime = self.ready_to_run()?;
         let core = &self.shared().core;
         let pace = Pace::Push(PushPace::new(max_window, core.seed ^ core.take_object_id()));
         let counts = Arc::<Counts>::default();
         let work = Pushes { subscription: self.clone(), endpoint, counts: Arc::clone(&counts) };
-        let runner = Runner::start(self, runtime, pace, max_window, Arc::new(work));
+        let runner = Runner::start(self, runtime.clone(), pace, max_window, Arc::new(work));
         Ok(Push { runner, counts })
     }
 }
@@ -199,6 +219,12 @@ impl Push {
         self.runner.ended().await
     }
 
+    /// Pushes nothing more; what is under way goes on.
+    #[cfg(feature = "http")]
+    fn stop(&self) {
+        self.runner.stop_taking();
+    }
+
     /// How it is doing.
     pub fn stats(&self) -> PushStats {
         let gate = self.runner.gate();
@@ -228,6 +254,8 @@ struct Pushes<E> {
 }
 
 impl<E: PushEndpoint> Work for Pushes<E> {
+    const IS_PUSH: bool = true;
+
     async fn work(&self, delivery: Delivery, gate: &Gate) {
         let received = Received::new(&delivery);
         let push = CatchPanics::new(|| self.endpoint.push(received));
@@ -271,15 +299,15 @@ impl<E> Pushes<E> {
             // The pause first: whoever is woken by the message then sees it (PUSH-24).
             Verdict::Retry | Verdict::Reject => {
                 gate.failed();
-                delivery.nack();
+                delivery.give_back(Duration::ZERO);
             }
             Verdict::RetryAfter(delay) => {
                 gate.failed();
-                delivery.nack_after(delay);
+                delivery.give_back(delay);
             }
         }
     }
 }
 
 /// How much longer than its push a lease lasts.
-const GRACE: std::time::Duration = std::time::Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(1);

@@ -144,7 +144,8 @@ impl Gate {
             return Way::Free;
         }
         let pause = self.core.read().now.until(until);
-        if pause.is_zero() { Way::Free } else { Way::Pause(pause) }
+        // On a closed bus no pause ends; whoever tries to take a message there learns of it.
+        if pause.is_zero() || self.core.is_closed() { Way::Free } else { Way::Pause(pause) }
     }
 
     /// Becomes ready when a pause or the end begins after this call.

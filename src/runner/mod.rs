@@ -25,6 +25,9 @@ use crate::sync::{Arc, AtomicUsize, Mutex, Ordering};
 
 /// What is done with each delivery.
 pub(crate) trait Work: Send + Sync + 'static {
+    /// Whether it pushes: only its success keeps a subscription from expiring (EXP-3).
+    const IS_PUSH: bool;
+
     /// Works on a delivery and settles it. Does not panic.
     fn work(&self, delivery: Delivery, gate: &Gate) -> impl Future<Output = ()> + Send;
 }
@@ -79,6 +82,12 @@ impl Runner {
         while tasks.join_next().await.is_some() {}
     }
 
+    /// Takes no more; what runs goes on.
+    #[cfg(feature = "http")]
+    pub(crate) fn stop_taking(&self) {
+        self.shared.gate.stop();
+    }
+
     fn stop(&self) -> JoinSet<()> {
         self.shared.gate.stop();
         std::mem::take(&mut *self.shared.tasks.lock())
@@ -110,8 +119,8 @@ impl Shared {
     }
 
     /// The next message; `None` if something else is to be done first.
-    async fn take(&self) -> Result<Option<Delivery>, PullError> {
-        if let Some(delivery) = self.subscription.try_pull_one()? {
+    async fn take(&self, is_push: bool) -> Result<Option<Delivery>, PullError> {
+        if let Some(delivery) = self.subscription.try_pull_one(is_push)? {
             return Ok(Some(delivery));
         }
         let interruption = self.gate.interruption();
@@ -119,16 +128,16 @@ impl Shared {
             return Ok(None);
         }
         // A pause that has begun comes before a message that is there.
-        match either(interruption, self.subscription.pull_one()).await {
+        match either(interruption, self.subscription.pull_one(is_push)).await {
             Either::First(()) => Ok(None),
             Either::Second(pulled) => pulled.map(Some),
         }
     }
 }
 
-async fn take_turns(shared: Arc<Shared>, work: Arc<impl Work>) {
+async fn take_turns<W: Work>(shared: Arc<Shared>, work: Arc<W>) {
     while let Some(mut permit) = shared.gate.enter().await {
-        match shared.take().await {
+        match shared.take(W::IS_PUSH).await {
             Ok(Some(delivery)) => {
                 permit.run();
                 if shared.idle.fetch_sub(1, Ordering::SeqCst) == 1 {

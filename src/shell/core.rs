@@ -8,6 +8,7 @@ use super::books::Books;
 use super::budget::BusBudget;
 use super::driver;
 use super::lifecycle::Lifecycle;
+use super::pushing::Pushing;
 use super::snapshot::SnapshotShared;
 use super::subscription::SubscriptionShared;
 use super::timers::{Need, Timers};
@@ -33,6 +34,7 @@ pub(crate) struct BusCore {
     pub(crate) books: Books,
     pub(crate) budget: BusBudget,
     pub(crate) lifecycle: Lifecycle,
+    pub(crate) pushing: Pushing,
     /// Threads that are parked until something happens.
     pub(crate) parked: Mutex<Vec<std::thread::Thread>>,
     topics: DashMap<Arc<str>, Arc<TopicShared>>,
@@ -59,6 +61,7 @@ impl BusCore {
             books: Books::new(),
             budget: BusBudget::new(budget),
             lifecycle: Lifecycle::new(),
+            pushing: Pushing::default(),
             parked: Mutex::new(Vec::new()),
             topics: DashMap::new(),
             subscriptions: DashMap::new(),
@@ -254,6 +257,7 @@ impl BusCore {
         {
             return Err(AdminError::TooMany { resource, name: name.into(), max });
         }
+        self.pushing.check(name, &config)?;
         let name: Arc<str> = Arc::from(name);
         let subscription = topic.subscribe(Arc::clone(&name), config, reading)?;
         let lost = match self.subscriptions.entry(Arc::clone(&name)) {

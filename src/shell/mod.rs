@@ -11,6 +11,7 @@ pub(crate) mod effects;
 pub(crate) mod lifecycle;
 pub(crate) mod matcher;
 pub(crate) mod publishers;
+pub(crate) mod pushing;
 pub(crate) mod snapshot;
 pub(crate) mod subscription;
 pub(crate) mod timers;

@@ -25,7 +25,7 @@ use super::effects::Effects;
 use super::timers::{Key, Rank, Timed};
 use super::topic::TopicShared;
 use super::view::View;
-use super::waiters::Waiters;
+use super::waiters::{PUSH, Waiters};
 use crate::ack_id::AckId;
 use crate::broker::faults::Faults;
 use crate::broker::ledger::Ledger;
@@ -198,6 +198,8 @@ pub(crate) struct Request {
     pub(crate) one_per_key: bool,
     /// Instead of the subscription's.
     pub(crate) ack_deadline: Option<Span>,
+    /// For a push: only its success is activity (EXP-3).
+    pub(crate) is_push: bool,
 }
 
 impl Request {
@@ -208,6 +210,11 @@ impl Request {
             0 => Client::Call(call),
             owner => Client::Stream(owner),
         }
+    }
+
+    /// Under whose name it waits.
+    fn place(&self) -> u32 {
+        if self.is_push { PUSH } else { self.owner }
     }
 }
 
@@ -331,6 +338,7 @@ impl SubscriptionShared {
         change: impl FnOnce(&SubscriptionConfig) -> Result<SubscriptionConfig, AdminError>,
     ) -> Result<SubscriptionConfig, AdminError> {
         let reading = self.core.read();
+        let mut effects = Effects::default();
         let (old, config, limit_changed) = {
             let mut state = match self.enter(reading) {
                 // Its settings can still be changed (RES-15).
@@ -351,12 +359,17 @@ impl SubscriptionShared {
             let old = std::mem::replace(&mut state.config, config.clone());
             state.touch(reading.now);
             state.blocks &= !limit_changed;
+            if old.push_config.is_none() && config.push_config.is_some() {
+                // Streams end (STR-4).
+                self.wake_everybody(&mut state, &mut effects);
+            }
             self.reschedule(&mut state);
             if policy.forwards() {
                 self.observe(&mut state);
             }
             (old, config, limit_changed)
         };
+        effects.run();
         self.apply_policies(&old, &config);
         self.topic.retention_changed(self, reading);
         if limit_changed {
@@ -419,8 +432,13 @@ impl SubscriptionShared {
                 // What was handed out before is of an ended subscription now: dropping it is fine.
                 Err(_) => break,
             };
-            state.touch(reading.now);
+            if !request.is_push {
+                state.touch(reading.now);
+            }
             if call.is_none() {
+                if request.owner != 0 {
+                    self.check_no_push(&state)?;
+                }
                 state.calls += 1;
                 call = Some(state.calls);
                 batch.epoch = state.broker.epoch();
@@ -561,7 +579,7 @@ impl SubscriptionShared {
                 self.finish(effects, after);
                 return Ok(false);
             }
-            if state.waiters.wait(ticket, request.owner, waker, &mut effects.old_waker) {
+            if state.waiters.wait(ticket, request.place(), waker, &mut effects.old_waker) {
                 self.core.wakes_ended(1);
                 was_told = true;
             }
@@ -599,11 +617,12 @@ impl SubscriptionShared {
 
     /// Answers whether the waiter had been told, and so owes the news to another.
     fn give_up(&self, state: &mut State, ticket: &mut Option<u64>, effects: &mut Effects) -> bool {
+        let was_active = state.waiters.has_active();
         let told = state.waiters.leave(ticket, &mut effects.old_waker);
         if told {
             self.core.wakes_ended(1);
         }
-        if state.waiters.is_empty() {
+        if was_active && !state.waiters.has_active() {
             // Being on the list until now was activity (PULL-11).
             self.touch_now(state);
         }
@@ -649,6 +668,17 @@ impl SubscriptionShared {
         &self,
         leases: impl IntoIterator<Item = LeaseId>,
         how: Settle,
+        outcome: impl FnMut(Settled),
+    ) -> Result<(), AckError> {
+        self.settle_as(leases, how, true, outcome)
+    }
+
+    /// As `settle_each`; what is no activity keeps no subscription alive (EXP-3).
+    pub(crate) fn settle_as(
+        &self,
+        leases: impl IntoIterator<Item = LeaseId>,
+        how: Settle,
+        is_activity: bool,
         mut outcome: impl FnMut(Settled),
     ) -> Result<(), AckError> {
         let reading = match how {
@@ -668,6 +698,7 @@ impl SubscriptionShared {
             Err(end) => return Err(self.ack_error(end)),
         };
         match how {
+            _ if !is_activity => {}
             Settle::Ack | Settle::Nack if !self.core.timeline.is_cheap() => {
                 state.is_touched = true;
             }
@@ -786,6 +817,7 @@ impl SubscriptionShared {
     pub(crate) fn open_stream(&self, messages: u64, bytes: u64) -> Result<u32, PullError> {
         let reading = self.core.read();
         let mut state = self.enter(reading).map_err(|end| self.pull_error(end))?;
+        self.check_no_push(&state)?;
         state.touch(reading.now);
         state.streams += 1;
         let owner = state.broker.owners().add(messages, bytes);
@@ -793,6 +825,14 @@ impl SubscriptionShared {
             ordering.open_stream(owner);
         }
         Ok(owner)
+    }
+
+    /// A push subscription has no streams (STR-4).
+    fn check_no_push(&self, state: &State) -> Result<(), PullError> {
+        if state.config.push_config.is_none() {
+            return Ok(());
+        }
+        Err(PullError::PushSubscription { subscription: self.name.to_string() })
     }
 
     pub(crate) fn close_stream(&self, owner: u32, ticket: &mut Option<u64>) {
@@ -1184,7 +1224,7 @@ impl State {
 
     /// Whether a call is under way that counts as activity for as long as it lasts (EXP-3).
     fn is_in_use(&self) -> bool {
-        self.streams > 0 || !self.waiters.is_empty()
+        self.streams > 0 || self.waiters.has_active()
     }
 
     /// The first instant at which it may have expired; a lower bound.

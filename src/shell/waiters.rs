@@ -6,6 +6,9 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
+/// The owner of a place that a push waits in. It does not keep the subscription alive (EXP-3).
+pub(crate) const PUSH: u32 = u32::MAX;
+
 /// Places that may be empty beyond two per waiter.
 const SLACK: usize = 32;
 
@@ -17,12 +20,14 @@ pub(crate) struct Waiters {
     untold: usize,
     /// All waiters.
     present: usize,
+    /// Those of them that push.
+    pushes: usize,
 }
 
 #[derive(Debug)]
 struct Place {
     ticket: u64,
-    /// The stream that waits; zero for a pull.
+    /// The stream that waits; zero for a pull, `PUSH` for a push.
     owner: u32,
     state: State,
 }
@@ -64,6 +69,7 @@ impl Waiters {
         self.queue.push_back(Place { ticket: self.next_ticket, owner, state });
         self.untold += 1;
         self.present += 1;
+        self.pushes += usize::from(owner == PUSH);
         false
     }
 
@@ -74,6 +80,7 @@ impl Waiters {
         old_waker: &mut Option<Waker>,
     ) -> bool {
         let Some(place) = ticket.take().and_then(|ticket| self.find(ticket)) else { return false };
+        let is_push = place.owner == PUSH;
         let state = std::mem::replace(&mut place.state, State::Gone);
         let was_told = matches!(state, State::Told);
         match state {
@@ -85,6 +92,7 @@ impl Waiters {
             State::Gone => return false,
         }
         self.present -= 1;
+        self.pushes -= usize::from(is_push);
         self.tidy();
         was_told
     }
@@ -136,6 +144,11 @@ impl Waiters {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.present == 0
+    }
+
+    /// Whether somebody waits whose waiting is activity (EXP-3).
+    pub(crate) fn has_active(&self) -> bool {
+        self.present > self.pushes
     }
 
     fn find(&mut self, ticket: u64) -> Option<&mut Place> {

@@ -22,6 +22,7 @@ mod looking;
 mod ordering;
 mod publish;
 mod pull;
+mod push;
 mod resources;
 mod retention;
 mod retry;
