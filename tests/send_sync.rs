@@ -40,6 +40,7 @@ fn handles_and_values_can_go_anywhere() {
     value::<HandlerOptions>();
     value::<HandlerStats>();
     value::<Push>();
+    value::<PushConfig>();
     value::<PushOptions>();
     value::<PushStats>();
     value::<Received>();
@@ -156,4 +157,19 @@ fn every_future_can_be_spawned() {
     future(|| Requester::new(any(), "", ""));
     future(|| any::<&Requester>().request("x", Duration::ZERO));
     future(|| siftbus::reply(any(), any(), "x"));
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn what_pushes_over_http() {
+    use siftbus::{HttpClient, HttpEndpoint, PushEndpoint, Pusher, PusherBuilder};
+
+    value::<HttpClient>();
+    value::<HttpEndpoint>();
+    value::<Pusher>();
+    value::<PusherBuilder>();
+    let _ = || {
+        future(|| any::<Pusher>().drain());
+        future(|| any::<&HttpEndpoint>().push(any()));
+    };
 }
