@@ -69,7 +69,10 @@ pub enum Overflow {
     DropOldest,
 }
 
-/// How many messages a subscription may have in its backlog, and what happens beyond (LIB-45).
+/// How much a subscription may have in its backlog, and what happens beyond (LIB-45).
+///
+/// A limit of messages costs nothing until it is reached. One of bytes costs a look at the size of
+/// every message that leaves the subscription.
 ///
 /// ```
 /// use siftbus::{BacklogLimit, Overflow, SubscriptionConfig};
@@ -83,6 +86,10 @@ pub enum Overflow {
 pub struct BacklogLimit {
     /// Messages that are ready, delayed or outstanding; at least 1.
     pub messages: u64,
+    /// Bytes of these, counted as [`Message::size`](crate::Message::size); at least 1. Default: any
+    /// number.
+    #[serde(default)]
+    pub bytes: Option<u64>,
     /// What happens to more. Default: publishers wait.
     pub overflow: Overflow,
 }
@@ -90,7 +97,19 @@ pub struct BacklogLimit {
 impl BacklogLimit {
     /// At most `messages`; publishers wait beyond.
     pub fn new(messages: u64) -> Self {
-        Self { messages, overflow: Overflow::Wait }
+        Self { messages, bytes: None, overflow: Overflow::Wait }
+    }
+
+    /// At most `bytes`, in any number of messages; publishers wait beyond.
+    pub fn of_bytes(bytes: u64) -> Self {
+        Self { messages: u64::MAX, bytes: Some(bytes), overflow: Overflow::Wait }
+    }
+
+    /// Sets how many bytes the messages may have together, whatever their number.
+    #[must_use]
+    pub fn bytes(mut self, bytes: u64) -> Self {
+        self.bytes = Some(bytes);
+        self
     }
 
     /// What happens beyond.

@@ -310,6 +310,9 @@ impl SubscriptionConfig {
         if self.backlog_limit.is_some_and(|limit| limit.messages == 0) {
             return Err(ConfigError::Zero { field: "backlog_limit.messages" });
         }
+        if self.backlog_limit.is_some_and(|limit| limit.bytes == Some(0)) {
+            return Err(ConfigError::Zero { field: "backlog_limit.bytes" });
+        }
         let (len, max) = (self.filter.source().len(), limits.filter_bytes);
         if len > max {
             return Err(ConfigError::FilterTooLong { len, max });

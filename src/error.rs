@@ -452,6 +452,16 @@ pub enum PublishReason {
         /// How many it may have.
         max: u64,
     },
+    /// More bytes at once than a subscription may ever have (LIB-45).
+    #[error("{bytes} bytes for subscription {subscription:?}, which may have {max}")]
+    AboveByteLimit {
+        /// The subscription's name.
+        subscription: String,
+        /// The bytes of the messages it would get.
+        bytes: u64,
+        /// How many it may have.
+        max: u64,
+    },
     /// There is no room now: in the budget, behind publishers that wait, or on a subscription.
     #[error("no room on topic {topic:?} now")]
     NoRoom {
@@ -514,6 +524,7 @@ impl PublishReason {
             | Self::AboveBudget { .. }
             | Self::AboveLimit { .. }
             | Self::DelayBeyondRetention { .. }
+            | Self::AboveByteLimit { .. }
             | Self::Misused { .. } => Code::InvalidArgument,
             Self::NoRoom { .. } | Self::BacklogFull { .. } => Code::ResourceExhausted,
             Self::TimedOut { .. } => Code::DeadlineExceeded,

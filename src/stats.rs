@@ -111,6 +111,10 @@ impl SubscriptionStats {
 pub struct SubscriptionStats {
     /// Messages not yet acknowledged: ready, delayed and outstanding.
     pub backlog: u64,
+    /// Bytes of these, if it has a limit of them; a lower bound until what was there when the limit
+    /// was set, or what a seek brought back, has been looked through. `None` while a filter still
+    /// looks for what a seek brings back.
+    pub backlog_bytes: Option<u64>,
     /// Messages that a pull would hand out now.
     pub ready: u64,
     /// Messages handed out and not yet answered, whose deadline has not passed.

@@ -140,6 +140,8 @@ pub(crate) struct TopicLog {
     holds: BTreeMap<u64, u32>,
     bytes: u64,
     messages: u64,
+    /// Of everything that was ever appended.
+    appended_bytes: u64,
     live: Weight,
     /// Below this only what is pinned is live.
     counted_to: u64,
@@ -192,6 +194,12 @@ impl TopicLog {
         self.bytes
     }
 
+    /// Bytes of everything that was ever appended.
+    #[inline]
+    pub(crate) fn appended_bytes(&self) -> u64 {
+        self.appended_bytes
+    }
+
     /// Whether some hold keeps whatever is appended next.
     pub(crate) fn keeps_new(&self) -> bool {
         !self.holds.is_empty()
@@ -223,6 +231,7 @@ impl TopicLog {
             let is_full = tail.is_full();
             left -= added;
             self.bytes += bytes - self.tail_bytes;
+            self.appended_bytes += bytes - self.tail_bytes;
             self.live.bytes += bytes - self.tail_bytes;
             self.live.messages += added as u64;
             self.tail_bytes = bytes;

@@ -16,6 +16,7 @@ mod limit;
 mod ordered;
 mod seek;
 mod ttl;
+mod weight;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -133,6 +134,8 @@ pub(crate) struct SubscriptionState {
     redeliveries: u64,
     expired_leases: u64,
     ledger: Ledger,
+    /// The backlog in bytes, where that is limited.
+    weights: Option<Box<weight::Weights>>,
 }
 
 impl SubscriptionState {
@@ -163,6 +166,7 @@ impl SubscriptionState {
             redeliveries: 0,
             expired_leases: 0,
             ledger: Ledger::default(),
+            weights: None,
         }
     }
 

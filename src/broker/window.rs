@@ -23,11 +23,13 @@ pub(crate) struct Window {
     side: BTreeMap<u64, Word>,
     /// Words whose phase is not `Done`, in window and side table.
     live: u64,
+    /// What has become `Done` since the last look, while somebody looks.
+    exits: Option<Vec<Range<u64>>>,
 }
 
 impl Window {
     pub(crate) fn starting_at(index: u64) -> Self {
-        Self { words: Chunks::starting_at(index), side: BTreeMap::new(), live: 0 }
+        Self { words: Chunks::starting_at(index), side: BTreeMap::new(), live: 0, exits: None }
     }
 
     /// The lowest index of the window; everything below is done or in the side table.
@@ -67,6 +69,9 @@ impl Window {
     #[inline]
     pub(crate) fn finish_run(&mut self, index: u64, count: u64) {
         self.live -= count;
+        if let Some(exits) = self.exits.as_mut().filter(|_| count > 0) {
+            exits.push(index..index + count);
+        }
         if index == self.words.first() {
             // The whole run goes at once; `trim` looks at words one by one.
             self.words.drop_below(index + count);
@@ -83,8 +88,25 @@ impl Window {
     /// Steps over a fresh message that is not to be handed out.
     pub(crate) fn skip(&mut self, word: Word) {
         debug_assert_eq!(word.phase(), Phase::Done, "only what is done may be skipped");
+        if let Some(exits) = &mut self.exits {
+            exits.push(self.words.end()..self.words.end() + 1);
+        }
         self.words.push(word);
         self.trim();
+    }
+
+    /// Whether to keep a list of what becomes `Done`, which somebody has to take now and then.
+    pub(crate) fn note_exits(&mut self, is_on: bool) {
+        self.exits = is_on.then(Vec::new);
+    }
+
+    /// What has become `Done` since the last call.
+    pub(crate) fn take_exits(&mut self) -> Vec<Range<u64>> {
+        self.exits.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    pub(crate) fn is_live(&self, index: u64) -> bool {
+        self.get(index).is_some_and(|word| word.phase() != Phase::Done)
     }
 
     /// The word at `index` has become `Done`. Answers whether it lay in the side table. The window
@@ -92,6 +114,9 @@ impl Window {
     #[inline]
     pub(crate) fn finish(&mut self, index: u64) -> bool {
         self.live -= 1;
+        if let Some(exits) = &mut self.exits {
+            exits.push(index..index + 1);
+        }
         let is_straggler = index < self.words.first();
         if is_straggler {
             self.side.remove(&index);

@@ -19,7 +19,7 @@ use std::task::Waker;
 use ahash::RandomState;
 use smallvec::SmallVec;
 
-pub(crate) use self::limit::Room;
+pub(crate) use self::limit::{Asked, Measure, Room};
 use super::core::BusCore;
 use super::effects::Effects;
 use super::timers::{Key, Rank, Timed};
@@ -34,7 +34,7 @@ use crate::broker::ordering::Client;
 use crate::broker::policy::Policy;
 use crate::broker::replay::{Place, Replay};
 use crate::broker::subscription::{
-    Backlog, LeaseId, LeaseOptions, Leased, Meta, Settled, SubscriptionState,
+    Backlog, LeaseId, LeaseOptions, Leased, MAX_WORK, Meta, Settled, SubscriptionState,
 };
 use crate::clock::Reading;
 use crate::config::{Expiration, SubscriptionConfig};
@@ -118,12 +118,14 @@ struct State {
     /// Somebody empties the outbox.
     is_forwarding: bool,
     ended: Option<End>,
-    /// At which head of the view the topic looks at the limit.
-    filed: Option<u64>,
+    /// When the topic looks at the limit.
+    filed: limit::Filed,
     /// Publishers wait because it is full.
     blocks: bool,
     /// Faults on demand, once any was armed.
     faults: Option<Box<Faults>>,
+    /// Bytes have left since then.
+    has_shrunk: bool,
 }
 
 /// Why a subscription takes no more calls.
@@ -284,9 +286,10 @@ impl SubscriptionShared {
             is_touched: false,
             is_forwarding: false,
             ended: None,
-            filed: None,
+            filed: limit::Filed::default(),
             blocks: false,
             faults: None,
+            has_shrunk: false,
         };
         Arc::new_cyclic(|me| Self {
             incarnation,
@@ -381,15 +384,17 @@ impl SubscriptionShared {
 
     pub(crate) fn stats(&self) -> SubscriptionStats {
         let reading = self.core.read();
-        let (published, accepted) = self.topic.taken_in(&self.view);
+        let (published, accepted, accepted_bytes) = self.topic.taken_in(&self.view);
         let Ok(mut state) = self.enter(reading) else { return SubscriptionStats::default() };
         let oldest = self.oldest(&mut state);
+        self.weigh(&mut state, MAX_WORK);
         let accepted = accepted.saturating_sub(state.start.accepted);
         let broker = &state.broker;
         let backlog = self.backlog_of(&state);
         let others = broker.forwarding() + broker.provisional() + broker.blocked();
         SubscriptionStats {
             backlog,
+            backlog_bytes: state.broker.bytes(accepted_bytes).map(|(bytes, _)| bytes),
             ready: backlog - broker.outstanding() - broker.delayed() - others,
             outstanding: broker.outstanding(),
             delayed: broker.delayed(),
@@ -643,6 +648,7 @@ impl SubscriptionShared {
         let mut state = self.state.lock();
         state.is_registered = false;
         let trim = state.not_before.is_some() && self.skip_what_came_early(&mut state);
+        self.offer_room(&mut state, effects);
         if self.may_deliver(&mut state, ANYBODY) {
             self.tell_one(&mut state, effects);
         }
@@ -930,6 +936,8 @@ impl SubscriptionShared {
     /// Called by the topic, under its lock, to learn what has changed.
     pub(crate) fn take_moves(&self) -> Moves {
         let mut state = self.state.lock();
+        // Looked up before the log may forget it.
+        self.weigh(&mut state, 0);
         let (from, to) = (state.told, self.keeps(&state));
         state.told = to;
         state.told_low = state.broker.low();
@@ -1030,10 +1038,7 @@ impl SubscriptionShared {
         if self.core.lifecycle.is_watched() && state.broker.outstanding() == 0 {
             effects.quiet(&self.core);
         }
-        if state.blocks && !self.is_full(&state) {
-            state.blocks = false;
-            effects.room_on(&self.topic);
-        }
+        self.offer_room(&mut state, effects);
         if self.core.budget.is_pressed() {
             let trim = self.leave_pressed(state, effects);
             return After { trim, forward };
@@ -1073,11 +1078,6 @@ impl SubscriptionShared {
         let before = std::mem::replace(&mut state.told_words, words);
         self.topic.count_words(before, words);
         before != words
-    }
-
-    fn is_full(&self, state: &State) -> bool {
-        let backlog = self.backlog_of(state);
-        state.config.backlog_limit.is_some_and(|limit| backlog >= limit.messages)
     }
 
     #[inline]

@@ -218,10 +218,10 @@ impl TopicShared {
         seen
     }
 
-    /// What was published here, and what of it the view of a filter accepted.
-    pub(crate) fn taken_in(&self, view: &View) -> (u64, u64) {
+    /// What was published here, and what of it the view of a filter accepted, also in bytes.
+    pub(crate) fn taken_in(&self, view: &View) -> (u64, u64, u64) {
         let state = self.state.lock();
-        (state.ledger.published, state.accepted_by(view))
+        (state.ledger.published, state.accepted_by(view), state.bytes_accepted_by(view))
     }
 
     /// Which filters match which of these messages; asked before they are published.

@@ -143,13 +143,16 @@ pub(crate) struct FilteredView {
     pub(crate) touched: bool,
     /// Matches so far; the next one has this index.
     pub(crate) accepted: u64,
+    /// Their bytes.
+    pub(crate) accepted_bytes: u64,
 }
 
 impl FilteredView {
     pub(crate) fn new(filter: Filter, key: ViewKey) -> Self {
         let view = Arc::new(View::new(filter, Some(key)));
         let lows = std::collections::BTreeMap::new();
-        Self { view, key, subscriptions: 0, lows, touched: false, accepted: 0 }
+        let (accepted, accepted_bytes) = (0, 0);
+        Self { view, key, subscriptions: 0, lows, touched: false, accepted, accepted_bytes }
     }
 
     pub(crate) fn subscriptions(&self) -> usize {
@@ -157,9 +160,10 @@ impl FilteredView {
     }
 
     /// Appends a matching position; visible once the view is shown.
-    pub(crate) fn push(&mut self, position: u64) {
+    pub(crate) fn push(&mut self, position: u64, bytes: u64) {
         self.view.push(position);
         self.accepted += 1;
+        self.accepted_bytes += bytes;
     }
 
     /// Makes every position that was pushed visible.

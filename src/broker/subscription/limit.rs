@@ -5,11 +5,24 @@ use std::cmp::Reverse;
 use super::{Backlog, MAX_WORK, Phase, SubscriptionState, Word};
 
 impl SubscriptionState {
-    /// Drops the oldest messages that nobody has in hand until `keep` of these are left, at most
-    /// `MAX_WORK` at a time. Answers how many were dropped.
-    pub(crate) fn drop_oldest(&mut self, head: u64, keep: u64, backlog: &mut impl Backlog) -> u64 {
+    /// Drops the oldest messages that nobody has in hand until `keep` of these are left and the
+    /// whole backlog has at most `keep_bytes`, at most `MAX_WORK` at a time. `accepted` is what the
+    /// view has taken in, in bytes. Answers how many were dropped.
+    pub(crate) fn drop_oldest(
+        &mut self,
+        head: u64,
+        keep: u64,
+        keep_bytes: u64,
+        accepted: u64,
+        backlog: &mut impl Backlog,
+    ) -> u64 {
         let mut dropped = 0;
-        while dropped < MAX_WORK as u64 && self.unleased(head) > keep {
+        let is_above = |state: &mut Self, backlog: &mut _| {
+            state.weigh(0, backlog);
+            let bytes = state.bytes(accepted).map_or(0, |(bytes, _)| bytes);
+            state.unleased(head) > keep || bytes > keep_bytes
+        };
+        while dropped < MAX_WORK as u64 && is_above(self, backlog) {
             if !self.drop_one(head, backlog) {
                 break;
             }

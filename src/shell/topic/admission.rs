@@ -18,8 +18,9 @@ use crate::events::Event;
 use crate::message::Message;
 use crate::shell::effects::Effects;
 use crate::shell::matcher::{Matches, ViewKey};
-use crate::shell::subscription::{Room, SubscriptionShared};
+use crate::shell::subscription::{Asked, Measure, Room, SubscriptionShared};
 use crate::shell::timers::{Key, Rank, Timed};
+use crate::shell::view::View;
 use crate::sync::{Arc, Ordering};
 use crate::time::{Span, Time};
 
@@ -87,9 +88,16 @@ impl Load {
 /// Subscriptions that drop their oldest messages once the publish is done.
 pub(super) type Overflowing = SmallVec<[Arc<SubscriptionShared>; 1]>;
 
-/// At which head of their view subscriptions need attention: they may be full there (L4).
+/// At which head of their view, and at which sum of its bytes, subscriptions need attention: they
+/// may be full there (L4).
 #[derive(Debug, Default)]
-pub(crate) struct Attention(BinaryHeap<Reverse<(u64, u64)>>);
+pub(crate) struct Attention {
+    messages: Due,
+    bytes: Due,
+}
+
+/// When each is to be looked at, and which it is.
+type Due = BinaryHeap<Reverse<(u64, u64)>>;
 
 /// The doors of a topic, behind its lock.
 #[derive(Debug, Default)]
@@ -196,18 +204,15 @@ impl TopicShared {
         reading: Reading,
     ) -> Result<Overflowing, PublishReason> {
         let mut overflowing = Overflowing::new();
-        let head = state.log.head();
-        if state.doors.attention.is_due(head + load.messages) {
+        let asked = Asked {
+            head: state.log.head(),
+            accepted_bytes: state.log.appended_bytes(),
+            count: load.messages,
+            bytes: load.bytes(),
+        };
+        if state.doors.attention.is_due(asked) {
             let mut attention = std::mem::take(&mut state.doors.attention);
-            let looked = self.look(
-                state,
-                &mut attention,
-                head,
-                load.messages,
-                gate,
-                reading,
-                &mut overflowing,
-            );
+            let looked = self.look(state, &mut attention, asked, gate, reading, &mut overflowing);
             state.doors.attention = attention;
             looked?;
         }
@@ -218,20 +223,22 @@ impl TopicShared {
         Ok(overflowing)
     }
 
-    /// How many of the messages each limited view would get.
+    /// How many of the messages each limited view would get, and their bytes.
     #[cold]
     fn count_matches(
         &self,
         state: &TopicState,
         messages: &[Message],
         matches: &Matches,
-    ) -> Vec<(ViewKey, u64)> {
-        let mut counts: BTreeMap<u32, (ViewKey, u64)> = BTreeMap::new();
+    ) -> Vec<(ViewKey, u64, u64)> {
+        let mut counts: BTreeMap<u32, (ViewKey, u64, u64)> = BTreeMap::new();
         let mut matches = matches.clone();
         for (message, nth) in messages.iter().zip(0..) {
             for key in state.views.takers(nth, message, &mut matches, &self.matcher) {
                 if state.doors.filtered.contains_key(&key.slot) {
-                    counts.entry(key.slot).or_insert((key, 0)).1 += 1;
+                    let (_, count, bytes) = counts.entry(key.slot).or_insert((key, 0, 0));
+                    *count += 1;
+                    *bytes += message.size() as u64;
                 }
             }
         }
@@ -242,41 +249,40 @@ impl TopicShared {
     fn look_at_filtered(
         &self,
         state: &mut TopicState,
-        counts: Vec<(ViewKey, u64)>,
+        counts: Vec<(ViewKey, u64, u64)>,
         gate: Gate,
         reading: Reading,
         overflowing: &mut Overflowing,
     ) -> Result<(), PublishReason> {
-        for (key, count) in counts {
-            let Some(head) = state.views.get(key).map(|filtered| filtered.view.head()) else {
-                continue;
-            };
+        for (key, count, bytes) in counts {
+            let Some(filtered) = state.views.get(key) else { continue };
+            let (head, accepted_bytes) = (filtered.view.head(), filtered.accepted_bytes);
+            let asked = Asked { head, accepted_bytes, count, bytes };
             let Some(mut attention) = state.doors.filtered.remove(&key.slot) else { continue };
-            let looked = self.look(state, &mut attention, head, count, gate, reading, overflowing);
+            let looked = self.look(state, &mut attention, asked, gate, reading, overflowing);
             state.doors.filtered.insert(key.slot, attention);
             looked?;
         }
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call under one lock, taken apart twice")]
     #[cold]
     fn look(
         &self,
         state: &TopicState,
         attention: &mut Attention,
-        head: u64,
-        count: u64,
+        asked: Asked,
         gate: Gate,
         reading: Reading,
         overflowing: &mut Overflowing,
     ) -> Result<(), PublishReason> {
         let mut seen = Vec::new();
         let mut verdict = Ok(());
-        while attention.is_due(head + count) && verdict.is_ok() {
-            let Some(Reverse((filed, incarnation))) = attention.0.pop() else { break };
+        while verdict.is_ok() {
+            let Some((measure, filed, incarnation)) = attention.pop_due(asked) else { break };
             let Some(subscription) = state.subscriptions.get(&incarnation) else { continue };
-            let Some((room, next)) = subscription.room_for(count, filed, reading) else { continue };
+            let judged = subscription.room_for(asked, measure, filed, reading);
+            let Some((room, next)) = judged else { continue };
             match (room, gate) {
                 (Room::Enough, _) | (Room::Full, Gate::Open | Gate::Reserved) => {}
                 (Room::Full | Room::Refused, Gate::Accepted) => {}
@@ -286,25 +292,50 @@ impl TopicShared {
                     let subscription = subscription.name.to_string();
                     verdict = Err(PublishReason::BacklogFull { subscription });
                 }
-                (Room::NeverEnough(max), _) => {
-                    let subscription = subscription.name.to_string();
+                (Room::NeverEnough(Measure::Messages, max), _) => {
+                    let (subscription, count) = (subscription.name.to_string(), asked.count);
                     verdict = Err(PublishReason::AboveLimit { subscription, count, max });
                 }
+                (Room::NeverEnough(Measure::Bytes, max), _) => {
+                    let (subscription, bytes) = (subscription.name.to_string(), asked.bytes);
+                    verdict = Err(PublishReason::AboveByteLimit { subscription, bytes, max });
+                }
             }
-            seen.push(Reverse((next, incarnation)));
+            seen.push((measure, next, incarnation));
         }
-        attention.0.extend(seen);
+        seen.into_iter().for_each(|(measure, next, which)| attention.file(measure, next, which));
         verdict
     }
 
     /// A subscription has a limit, or another one: it is looked at with the next publish.
     pub(super) fn watch_limit(&self, state: &mut TopicState, subscription: &SubscriptionShared) {
-        let Some(filed) = subscription.file_attention() else { return };
-        let entry = Reverse((filed, subscription.incarnation));
-        match subscription.view.key {
-            None => state.doors.attention.0.push(entry),
-            Some(key) => state.doors.filtered.entry(key.slot).or_default().0.push(entry),
+        let accepted_bytes = state.bytes_accepted_by(&subscription.view);
+        let Some(filed) = subscription.file_attention(accepted_bytes) else { return };
+        let attention = match subscription.view.key {
+            None => &mut state.doors.attention,
+            Some(key) => state.doors.filtered.entry(key.slot).or_default(),
+        };
+        for (measure, at) in filed {
+            attention.file(measure, at, subscription.incarnation);
         }
+    }
+
+    /// A subscription with a limit has begun anew: more may be there than before, or less.
+    pub(super) fn look_at_limit_again(
+        &self,
+        state: &mut TopicState,
+        subscription: &SubscriptionShared,
+        effects: &mut Effects,
+    ) {
+        if subscription.is_limited() {
+            self.watch_limit(state, subscription);
+            self.tell_first(state, effects);
+        }
+    }
+
+    /// Bytes of what a view has taken in so far.
+    pub(crate) fn bytes_accepted_by(&self, view: &View) -> u64 {
+        self.state.lock().bytes_accepted_by(view)
     }
 
     /// The limit of a live subscription has changed.
@@ -517,8 +548,29 @@ impl Doors {
 
 impl Attention {
     #[inline]
-    fn is_due(&self, head: u64) -> bool {
-        self.0.peek().is_some_and(|Reverse((attention, _))| *attention < head)
+    fn is_due(&self, asked: Asked) -> bool {
+        let due = |due: &Due, to: u64| due.peek().is_some_and(|Reverse((at, _))| *at < to);
+        due(&self.messages, asked.head + asked.count)
+            || due(&self.bytes, asked.accepted_bytes + asked.bytes)
+    }
+
+    /// Takes one that is due off the heap: by which measure, where it was filed, and which it is.
+    fn pop_due(&mut self, asked: Asked) -> Option<(Measure, u64, u64)> {
+        let pop = |due: &mut Due, to: u64| {
+            due.peek().is_some_and(|Reverse((at, _))| *at < to).then(|| due.pop()).flatten()
+        };
+        if let Some(Reverse((at, which))) = pop(&mut self.messages, asked.head + asked.count) {
+            return Some((Measure::Messages, at, which));
+        }
+        let Reverse((at, which)) = pop(&mut self.bytes, asked.accepted_bytes + asked.bytes)?;
+        Some((Measure::Bytes, at, which))
+    }
+
+    fn file(&mut self, measure: Measure, at: u64, which: u64) {
+        match measure {
+            Measure::Messages => self.messages.push(Reverse((at, which))),
+            Measure::Bytes => self.bytes.push(Reverse((at, which))),
+        }
     }
 }
 

@@ -92,6 +92,14 @@ impl TopicState {
         }
     }
 
+    /// The bytes of what a view has accepted so far.
+    pub(super) fn bytes_accepted_by(&self, view: &View) -> u64 {
+        match view.key {
+            None => self.log.appended_bytes(),
+            Some(key) => self.views.get(key).map_or(0, |filtered| filtered.accepted_bytes),
+        }
+    }
+
     /// What was accepted for a subscription that is about to leave.
     pub(super) fn accepted(&self, subscription: &SubscriptionShared) -> u64 {
         self.accepted_by(&subscription.view) - subscription.accepted_before()

@@ -144,12 +144,13 @@ impl TopicState {
             self.ledger.unclaimed += 1;
             return self.unfiltered;
         }
+        let bytes = message.message.size() as u64;
         let position = self.log.append(message);
         self.ledger.appended += 1;
         let mut recipients = self.unfiltered;
         for &key in takers {
             let Some(filtered) = self.views.get_mut(key) else { continue };
-            filtered.push(position);
+            filtered.push(position, bytes);
             self.doors.entries += 1;
             recipients += filtered.subscriptions();
             if !filtered.touched {

@@ -62,6 +62,7 @@ impl TopicShared {
         for position in restarted.unpin {
             state.log.unpin(position);
         }
+        self.look_at_limit_again(&mut state, subscription, &mut effects);
         // What has come back may be past retention, and freed at the next sweep (RET-7).
         self.reschedule_sweep(&mut state, reading.now);
         self.apply_changes(&mut state, &mut effects);
