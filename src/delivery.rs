@@ -13,10 +13,11 @@ use bytes::Bytes;
 
 use crate::ack_id::AckId;
 use crate::attributes::Attributes;
-use crate::broker::subscription::{LeaseId, Leased, Settled};
+use crate::broker::subscription::{LeaseId, Settled};
 use crate::error::AckError;
 use crate::message::{Message, MessageId, Published};
-use crate::shell::subscription::{Batch, Settle, SubscriptionShared};
+use crate::shell::batch::{self, Batch, Place, Taken};
+use crate::shell::subscription::{Settle, SubscriptionShared};
 use crate::sync::Arc;
 use crate::time::Span;
 
@@ -101,33 +102,33 @@ pub struct BatchOutcome {
 #[must_use = "dropping a batch releases its messages"]
 pub struct Deliveries {
     shared: Arc<SubscriptionShared>,
-    batch: Batch,
+    /// `None` once all are settled.
+    batch: Option<Box<Batch>>,
 }
 
 impl Deliveries {
-    /// An empty batch, to be filled in place.
     #[inline]
-    pub(crate) fn none(shared: &Arc<SubscriptionShared>) -> Self {
-        Self { shared: Arc::clone(shared), batch: Batch::default() }
-    }
-
-    pub(crate) fn batch(&mut self) -> &mut Batch {
-        &mut self.batch
+    pub(crate) fn new(shared: &Arc<SubscriptionShared>, batch: Option<Box<Batch>>) -> Self {
+        Self { shared: Arc::clone(shared), batch }
     }
 
     /// How many there are.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.batch.leased.len()
+        self.batch.as_ref().map_or(0, |batch| batch.len())
     }
 
     /// Whether there are none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.batch.leased.is_empty()
+        self.batch.as_ref().is_none_or(|batch| batch.is_empty())
     }
 
     /// The deliveries, borrowed, in the order in which they were handed out.
+    #[inline]
     pub fn iter(&self) -> DeliveryIter<'_> {
-        DeliveryIter { shared: &self.shared, batch: &self.batch, leased: self.batch.leased.iter() }
+        let taken = self.batch.as_ref().map_or_else(batch::Iter::empty, |batch| batch.iter());
+        DeliveryIter { shared: &self.shared, taken }
     }
 
     /// Acknowledges all (LS-4).
@@ -143,14 +144,17 @@ impl Deliveries {
     /// Acknowledges those that `keep` accepts and releases the rest. Answers how many acks took
     /// effect.
     pub fn ack_where(mut self, mut keep: impl FnMut(&DeliveryRef<'_>) -> bool) -> BatchOutcome {
+        // All are asked first: should `keep` panic, all are released.
         let kept: Vec<bool> = self.iter().map(|delivery| keep(&delivery)).collect();
-        let mut rest = self.batch.leased.clone();
-        let mut chosen = kept.iter();
-        self.batch.leased.retain(|_| chosen.next().copied().unwrap_or_default());
-        let mut chosen = kept.iter();
-        rest.retain(|_| !chosen.next().copied().unwrap_or_default());
-        let outcome = self.settle(Settle::Ack);
-        self.batch.leased = rest;
+        let Some(mut batch) = self.batch.take() else { return BatchOutcome::default() };
+        let rest = batch.split(kept);
+        let mut outcome = BatchOutcome::default();
+        let count = |settled| outcome.count(settled, 1);
+        if self.shared.settle_each(batch.leases(), Settle::Ack, count).is_err() {
+            outcome.stale = batch.len();
+        }
+        batch.runs = rest;
+        self.batch = Some(batch);
         outcome
     }
 
@@ -162,45 +166,32 @@ impl Deliveries {
     pub fn set_deadline(&self, deadline: Duration) -> Result<BatchOutcome, AckError> {
         check_deadline(&self.shared, deadline)?;
         let mut outcome = BatchOutcome::default();
-        let leases = leases(&self.batch);
-        self.shared.settle_each(leases, deadline_of(deadline), |settled| {
-            outcome.count(settled);
-        })?;
+        if let Some(batch) = &self.batch {
+            let count = |settled| outcome.count(settled, 1);
+            self.shared.settle_each(batch.leases(), deadline_of(deadline), count)?;
+        }
         Ok(outcome)
     }
 
     /// Settles what is left; afterwards nothing is.
+    #[inline]
     fn settle(&mut self, how: Settle) -> BatchOutcome {
-        let mut outcome = BatchOutcome::default();
-        let settled = self.shared.settle_each(leases(&self.batch), how, |settled| {
-            outcome.count(settled);
-        });
-        if settled.is_err() {
-            outcome.stale = self.batch.leased.len();
+        match self.batch.take() {
+            Some(batch) => self.shared.settle_batch(batch, how),
+            None => BatchOutcome::default(),
         }
-        self.batch.leased.clear();
-        outcome
     }
 }
 
 impl BatchOutcome {
     #[inline]
-    fn count(&mut self, settled: Settled) {
+    pub(crate) fn count(&mut self, settled: Settled, many: usize) {
         match settled {
-            Settled::Done => self.done += 1,
-            Settled::Stale | Settled::Unordered | Settled::Transient => self.stale += 1,
-            Settled::Provisional => self.provisional += 1,
+            Settled::Done => self.done += many,
+            Settled::Stale | Settled::Unordered | Settled::Transient => self.stale += many,
+            Settled::Provisional => self.provisional += many,
         }
     }
-}
-
-fn leases(batch: &Batch) -> impl Iterator<Item = LeaseId> {
-    let epoch = batch.epoch;
-    batch.leased.iter().map(move |leased| lease_id(epoch, leased))
-}
-
-fn lease_id(epoch: u32, leased: &Leased) -> LeaseId {
-    LeaseId { epoch, generation: leased.generation, index: leased.index }
 }
 
 fn check_deadline(shared: &SubscriptionShared, deadline: Duration) -> Result<(), AckError> {
@@ -219,8 +210,9 @@ fn deadline_of(deadline: Duration) -> Settle {
 
 impl Drop for Deliveries {
     fn drop(&mut self) {
-        if !self.batch.leased.is_empty() {
-            self.settle(Settle::Nack);
+        match self.batch.take() {
+            Some(batch) if batch.is_empty() => self.shared.keep_box(batch),
+            left => drop(left.map(|batch| self.shared.settle_batch(batch, Settle::Nack))),
         }
     }
 }
@@ -245,7 +237,7 @@ impl IntoIterator for Deliveries {
     type IntoIter = DeliveryIntoIter;
 
     fn into_iter(self) -> DeliveryIntoIter {
-        DeliveryIntoIter { rest: self, next: 0 }
+        DeliveryIntoIter { rest: self, place: Place::default() }
     }
 }
 
@@ -253,28 +245,25 @@ impl IntoIterator for Deliveries {
 #[derive(Debug)]
 pub struct DeliveryIntoIter {
     rest: Deliveries,
-    next: usize,
+    /// How far they have been taken.
+    place: Place,
 }
 
 impl Iterator for DeliveryIntoIter {
     type Item = Delivery;
 
     fn next(&mut self) -> Option<Delivery> {
-        let Deliveries { shared, batch } = &self.rest;
-        let leased = batch.leased.get(self.next)?;
-        self.next += 1;
-        let published = batch.message(leased)?.clone();
-        let lease = lease_id(batch.epoch, leased);
-        let attempt = leased.attempt;
+        let shared = &self.rest.shared;
+        let taken = self.rest.batch.as_deref()?.take(&mut self.place)?;
         Some(Delivery {
-            inner: Some(Owned { shared: Arc::clone(shared), lease }),
-            published,
-            attempt,
+            inner: Some(Owned { shared: Arc::clone(shared), lease: taken.lease }),
+            published: taken.published.clone(),
+            attempt: taken.attempt,
         })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.rest.batch.leased.len() - self.next;
+        let left = self.rest.batch.as_ref().map_or(0, |batch| batch.left(self.place));
         (left, Some(left))
     }
 }
@@ -283,8 +272,9 @@ impl ExactSizeIterator for DeliveryIntoIter {}
 
 impl Drop for DeliveryIntoIter {
     fn drop(&mut self) {
-        let taken = self.next;
-        self.rest.batch.leased.drain(..taken);
+        if let Some(batch) = &mut self.rest.batch {
+            batch.drop_before(self.place);
+        }
     }
 }
 
@@ -292,13 +282,12 @@ impl Drop for DeliveryIntoIter {
 #[derive(Clone)]
 pub struct DeliveryIter<'a> {
     shared: &'a Arc<SubscriptionShared>,
-    batch: &'a Batch,
-    leased: std::slice::Iter<'a, Leased>,
+    taken: batch::Iter<'a>,
 }
 
 impl fmt::Debug for DeliveryIter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeliveryIter").field("left", &self.leased.len()).finish()
+        f.debug_struct("DeliveryIter").field("left", &self.taken.len()).finish()
     }
 }
 
@@ -307,14 +296,12 @@ impl<'a> Iterator for DeliveryIter<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<DeliveryRef<'a>> {
-        let leased = self.leased.next()?;
-        let published = self.batch.message(leased)?;
-        let lease = lease_id(self.batch.epoch, leased);
-        Some(DeliveryRef { shared: self.shared, lease, published, attempt: leased.attempt })
+        let taken = self.taken.next()?;
+        Some(DeliveryRef { shared: self.shared, taken })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.leased.size_hint()
+        self.taken.size_hint()
     }
 }
 
@@ -324,57 +311,55 @@ impl ExactSizeIterator for DeliveryIter<'_> {}
 #[derive(Copy, Clone)]
 pub struct DeliveryRef<'a> {
     shared: &'a Arc<SubscriptionShared>,
-    lease: LeaseId,
-    published: &'a Published,
-    attempt: u16,
+    taken: Taken<'a>,
 }
 
 impl<'a> DeliveryRef<'a> {
     /// The message as it was published.
     pub fn message(&self) -> &'a Message {
-        &self.published.message
+        &self.taken.published.message
     }
 
     /// The payload.
     pub fn data(&self) -> &'a Bytes {
-        self.published.message.data()
+        self.taken.published.message.data()
     }
 
     /// All attributes.
     pub fn attributes(&self) -> &'a Attributes {
-        self.published.message.attributes()
+        self.taken.published.message.attributes()
     }
 
     /// The value of one attribute.
     pub fn attribute(&self, key: &str) -> Option<&'a str> {
-        self.published.message.attribute(key)
+        self.taken.published.message.attribute(key)
     }
 
     /// The id of the message, the same in every delivery.
     pub fn id(&self) -> MessageId {
-        self.published.id
+        self.taken.published.id
     }
 
     /// When the message was published, in whole milliseconds (PUB-6).
     pub fn publish_time(&self) -> SystemTime {
-        self.published.time.to_system()
+        self.taken.published.time.to_system()
     }
 
     /// Which delivery of this message on this subscription this is, counted from 1; more than
     /// 4,095 count as 4,095.
     pub fn attempt(&self) -> u32 {
-        u32::from(self.attempt)
+        u32::from(self.taken.attempt)
     }
 
     /// The id of this delivery.
     pub fn ack_id(&self) -> AckId {
-        self.shared.ack_id(self.lease)
+        self.shared.ack_id(self.taken.lease)
     }
 }
 
 impl fmt::Debug for DeliveryRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        debug("DeliveryRef", self.published, self.attempt, f)
+        debug("DeliveryRef", self.taken.published, self.taken.attempt, f)
     }
 }
 

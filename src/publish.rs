@@ -12,7 +12,7 @@ use crate::delivery::Delivery;
 use crate::error::{PublishError, PublishReason};
 use crate::message::Message;
 use crate::shell::topic::admission::{Gate, Load};
-use crate::shell::topic::{Appended, TopicShared};
+use crate::shell::topic::{Appended, One, TopicShared};
 use crate::sync::Arc;
 use crate::topic::{Receipt, Receipts, Topic, check};
 
@@ -139,10 +139,8 @@ impl Topic {
                 return Err(PublishError::new(reason, vec![message]));
             }
         };
-        let look = std::array::IntoIter::as_slice;
-        let matches = shared.matching(std::slice::from_ref(&message));
-        let message = [message].into_iter();
-        match shared.publish_gated(message, matches, look, load, gate, core.read()) {
+        let mut matches = shared.matching(std::slice::from_ref(&message));
+        match shared.publish_gated(One::new(message), &mut matches, load, gate, core.read()) {
             Ok(appended) => {
                 crate::observe::sent(&shared.name, 1, load.bytes());
                 Ok(Receipt::of(&appended))
@@ -166,10 +164,9 @@ impl Topic {
             }
         };
         let len = messages.len();
-        let look = std::vec::IntoIter::as_slice;
-        let matches = shared.matching(&messages);
+        let mut matches = shared.matching(&messages);
         let messages = messages.into_iter();
-        match shared.publish_gated(messages, matches, look, load, gate, core.read()) {
+        match shared.publish_gated(messages, &mut matches, load, gate, core.read()) {
             Ok(appended) => {
                 crate::observe::sent(&shared.name, len, load.bytes());
                 Ok(Receipts::of(appended, len))
@@ -257,10 +254,9 @@ impl<'a> Turn<'a> {
         gate: Gate,
         reading: Reading,
     ) -> Result<Appended, PublishReason> {
-        let matches = shared.matching(messages);
+        let mut matches = shared.matching(messages);
         let taken = std::mem::take(messages).into_iter();
-        let look = std::vec::IntoIter::as_slice;
-        let published = shared.publish_gated(taken, matches, look, load, gate, reading);
+        let published = shared.publish_gated(taken, &mut matches, load, gate, reading);
         published.map_err(|(reason, back)| {
             *messages = back.collect();
             reason

@@ -47,13 +47,11 @@ impl Source {
             return Poll::Ready(None);
         }
         let turn = ready!(poll_proceed(cx));
-        let mut deliveries = Deliveries::none(&self.shared);
-        let (ticket, batch) = (&mut self.ticket, deliveries.batch());
-        match self.shared.poll_lease(self.request, ticket, cx.waker(), batch) {
-            Ok(false) => Poll::Pending,
-            Ok(true) => {
+        match self.shared.poll_lease(&self.request, &mut self.ticket, cx.waker()) {
+            Ok(None) => Poll::Pending,
+            Ok(leased) => {
                 turn.made_progress();
-                Poll::Ready(Some(Ok(deliveries)))
+                Poll::Ready(Some(Ok(Deliveries::new(&self.shared, leased))))
             }
             Err(error) => {
                 self.ended = true;

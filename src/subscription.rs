@@ -1,7 +1,7 @@
 //! A subscription: where one group of consumers takes messages out.
 
 use std::future::poll_fn;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::task::coop::poll_proceed;
@@ -80,24 +80,9 @@ impl Subscription {
     /// # }).unwrap();
     /// ```
     pub async fn pull(&self, max_messages: usize) -> Result<Deliveries, PullError> {
-        self.wait_for(request(max_messages)?).await
-    }
-
-    async fn wait_for(&self, request: Request) -> Result<Deliveries, PullError> {
+        let request = request(max_messages)?;
         let mut waiting = Waiting { shared: &self.shared, ticket: None };
-        poll_fn(|cx| {
-            let turn = ready!(poll_proceed(cx));
-            let mut deliveries = Deliveries::none(&self.shared);
-            let batch = deliveries.batch();
-            match self.shared.poll_lease(request, &mut waiting.ticket, cx.waker(), batch) {
-                Ok(false) => return Poll::Pending,
-                Ok(true) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-            turn.made_progress();
-            Poll::Ready(Ok(deliveries))
-        })
-        .await
+        poll_fn(|cx| waiting.poll(&request, cx)).await
     }
 
     /// Takes up to `max_messages` of those that are ready now; maybe none (PULL-2).
@@ -106,15 +91,16 @@ impl Subscription {
     ///
     /// As [`pull`](Self::pull).
     pub fn try_pull(&self, max_messages: usize) -> Result<Deliveries, PullError> {
-        let mut deliveries = Deliveries::none(&self.shared);
-        self.shared.lease(request(max_messages)?, deliveries.batch())?;
-        Ok(deliveries)
+        let leased = self.shared.lease(&request(max_messages)?)?;
+        Ok(Deliveries::new(&self.shared, leased))
     }
 
     /// Waits for one message, for a runner.
     pub(crate) async fn pull_one(&self, is_push: bool) -> Result<Delivery, PullError> {
         loop {
-            let batch = self.wait_for(Request { is_push, ..ONE }).await?;
+            let request = Request { is_push, ..ONE };
+            let mut waiting = Waiting { shared: &self.shared, ticket: None };
+            let batch = poll_fn(|cx| waiting.poll(&request, cx)).await?;
             if let Some(delivery) = batch.into_iter().next() {
                 return Ok(delivery);
             }
@@ -123,9 +109,8 @@ impl Subscription {
 
     /// One message that is ready now, for a runner.
     pub(crate) fn try_pull_one(&self, is_push: bool) -> Result<Option<Delivery>, PullError> {
-        let mut deliveries = Deliveries::none(&self.shared);
-        self.shared.lease(Request { is_push, ..ONE }, deliveries.batch())?;
-        Ok(deliveries.into_iter().next())
+        let leased = self.shared.lease(&Request { is_push, ..ONE })?;
+        Ok(Deliveries::new(&self.shared, leased).into_iter().next())
     }
 
     /// A stream of single deliveries, leased one by one as the stream is polled (STR-11).
@@ -312,6 +297,25 @@ fn request(max_messages: usize) -> Result<Request, PullError> {
 struct Waiting<'a> {
     shared: &'a Arc<SubscriptionShared>,
     ticket: Option<u64>,
+}
+
+impl Waiting<'_> {
+    #[inline]
+    fn poll(
+        &mut self,
+        request: &Request,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Deliveries, PullError>> {
+        let turn = ready!(poll_proceed(cx));
+        match self.shared.poll_lease(request, &mut self.ticket, cx.waker()) {
+            Ok(None) => Poll::Pending,
+            Ok(leased) => {
+                turn.made_progress();
+                Poll::Ready(Ok(Deliveries::new(self.shared, leased)))
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
 }
 
 impl Drop for Waiting<'_> {

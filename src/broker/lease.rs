@@ -44,11 +44,13 @@ impl Phase {
 }
 
 /// Deadline (48 bits), attempts (12), phase (4); generation (32); owner (32).
+///
+/// Two numbers, so that a word travels in registers.
 #[derive(Copy, Clone, PartialEq, Eq)]
 pub(crate) struct Word {
     bits: u64,
-    generation: u32,
-    owner: u32,
+    /// The generation below, the owner above.
+    lease: u64,
 }
 
 /// Attempts are counted up to this number and stay there.
@@ -59,30 +61,31 @@ pub(crate) const STRICT: u32 = 1 << 30;
 
 const PHASE_BITS: u32 = 4;
 const DEADLINE_SHIFT: u32 = 16;
+const OWNER_SHIFT: u32 = 32;
 
 impl Word {
     /// The word of a message that is over before it was ever handed out.
-    pub(crate) const DONE: Word = Word { bits: Phase::Done as u64, generation: 0, owner: 0 };
+    pub(crate) const DONE: Word = Word { bits: Phase::Done as u64, lease: 0 };
 
     /// The word of a message that was looked at and not handed out yet.
     #[inline]
     pub(crate) fn filed(owner: u32) -> Word {
-        Word { bits: Phase::Ready as u64, generation: 0, owner }
+        Word { bits: Phase::Ready as u64, lease: u64::from(owner) << OWNER_SHIFT }
     }
 
     /// A first lease.
     #[inline]
     pub(crate) fn leased(deadline: Time, owner: u32) -> Word {
         let bits = deadline.as_millis() << DEADLINE_SHIFT | 1 << PHASE_BITS | Phase::Leased as u64;
-        Word { bits, generation: 1, owner }
+        Word { bits, lease: 1 | u64::from(owner) << OWNER_SHIFT }
     }
 
     /// Whether this is the lease with that generation, outstanding and on nobody's account.
     #[inline]
     pub(crate) fn is_plain_lease(self, generation: u32) -> bool {
         self.bits & ((1 << PHASE_BITS) - 1) == Phase::Leased as u64
-            && self.generation == generation
-            && self.owner & !STRICT == 0
+            && self.generation() == generation
+            && self.owner() == 0
     }
 
     #[inline]
@@ -103,19 +106,19 @@ impl Word {
 
     #[inline]
     pub(crate) fn generation(self) -> u32 {
-        self.generation
+        self.lease as u32
     }
 
     /// Who the outstanding message is counted against; zero for nobody.
     #[inline]
     pub(crate) fn owner(self) -> u32 {
-        self.owner & !STRICT
+        (self.lease >> OWNER_SHIFT) as u32 & !STRICT
     }
 
     /// Whether the lease was handed out with exactly-once delivery on.
     #[inline]
     pub(crate) fn is_strict(self) -> bool {
-        self.owner & STRICT != 0
+        (self.lease >> OWNER_SHIFT) as u32 & STRICT != 0
     }
 
     /// The hand-out that was taken back does not count (ORD-7 c).
@@ -128,7 +131,7 @@ impl Word {
     /// Nobody has seen the hand-out that was made last: as if it had never been.
     pub(crate) fn undo_hand_out(&mut self) {
         self.uncount();
-        self.generation = self.generation.wrapping_sub(1);
+        self.set_generation(self.generation().wrapping_sub(1));
     }
 
     /// A delivery that is under way is the first one, all others are forgotten (DLQ-13).
@@ -152,11 +155,16 @@ impl Word {
     /// Hands the message out once more: next generation, one attempt more.
     #[inline]
     pub(crate) fn renew(&mut self, deadline: Time, owner: u32) {
+        let generation = self.generation().wrapping_add(1);
         let attempts = u64::from((self.attempts() + 1).min(MAX_ATTEMPTS));
         self.bits =
             deadline.as_millis() << DEADLINE_SHIFT | attempts << PHASE_BITS | Phase::Leased as u64;
-        self.generation = self.generation.wrapping_add(1);
-        self.owner = owner;
+        self.lease = u64::from(owner) << OWNER_SHIFT | u64::from(generation);
+    }
+
+    #[inline]
+    fn set_generation(&mut self, generation: u32) {
+        self.lease = self.lease >> OWNER_SHIFT << OWNER_SHIFT | u64::from(generation);
     }
 }
 
@@ -166,8 +174,8 @@ impl std::fmt::Debug for Word {
             .field("phase", &self.phase())
             .field("deadline", &self.deadline())
             .field("attempts", &self.attempts())
-            .field("generation", &self.generation)
-            .field("owner", &self.owner)
+            .field("generation", &self.generation())
+            .field("owner", &self.owner())
             .finish()
     }
 }

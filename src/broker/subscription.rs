@@ -63,10 +63,12 @@ pub(crate) struct LeaseId {
     pub(crate) index: u64,
 }
 
-/// One message handed out; the shell fills in where it lies.
-#[derive(Copy, Clone, Debug)]
+/// Consecutive messages handed out together; the shell fills in where they lie.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leased {
+    /// Of the first one.
     pub(crate) index: u64,
+    pub(crate) len: u32,
     pub(crate) generation: u32,
     pub(crate) attempt: u16,
     pub(crate) slot: u16,
@@ -221,6 +223,7 @@ impl SubscriptionState {
     }
 
     /// Whether a lease would hand something out to `client`.
+    #[inline]
     pub(crate) fn has_deliverable(&mut self, head: u64, client: Client) -> bool {
         if self.ordering.is_some() {
             return self.has_in_order(head, client);
@@ -424,12 +427,12 @@ impl SubscriptionState {
     pub(crate) fn lease(
         &mut self,
         head: u64,
-        options: LeaseOptions,
+        options: &LeaseOptions,
         backlog: &mut impl Backlog,
         out: &mut impl Extend<Leased>,
     ) -> (usize, bool) {
         if self.ordering.is_some() {
-            let answer = self.lease_ordered(head, options, backlog, out);
+            let answer = self.lease_ordered(head, *options, backlog, out);
             self.shed();
             return answer;
         }
@@ -439,7 +442,7 @@ impl SubscriptionState {
             self.ready.clear();
             (self.lease_fresh(head, max, options.deadline, out), false)
         } else {
-            self.lease_merged(head, max, options, backlog, out)
+            self.lease_merged(head, max, *options, backlog, out)
         };
         self.shed();
         answer
@@ -463,7 +466,7 @@ impl SubscriptionState {
         self.deadlines.add(Run { due: deadline, first, len: count as u64 });
         self.leased += count as u64;
         self.redelivered_last = false;
-        out.extend((first..first + count as u64).map(Leased::first_attempt));
+        out.extend([Leased::run(first, count as u32, 1, 1)]);
         self.bound_hints();
         count
     }
@@ -511,7 +514,7 @@ impl SubscriptionState {
         let index = self.window.cursor();
         self.window.push_run(1, Word::leased(options.deadline, options.owner | self.strict));
         self.redelivered_last = false;
-        Leased::first_attempt(index)
+        Leased::run(index, 1, 1, 1)
     }
 
     fn lease_next_ready(
@@ -537,7 +540,7 @@ impl SubscriptionState {
             self.deliverable -= 1;
             self.redeliveries += u64::from(was_handed_out);
             self.redelivered_last = true;
-            return Some(Leased { index, generation, attempt, slot: 0, segment: 0 });
+            return Some(Leased::run(index, 1, generation, attempt));
         }
         None
     }
@@ -586,41 +589,59 @@ impl SubscriptionState {
         Settled::Done
     }
 
-    /// Acknowledges deliveries of one epoch; runs of consecutive indices go fastest.
-    #[inline]
+    /// Acknowledges deliveries in order. `outcome` is told of one after another.
     pub(crate) fn ack_many(
         &mut self,
         leases: impl Iterator<Item = LeaseId>,
         backlog: &mut impl Backlog,
         mut outcome: impl FnMut(Settled),
     ) {
-        let mut leases = leases.peekable();
-        while let Some(first) = leases.peek().copied() {
-            let mut count = 0;
-            if first.epoch == self.epoch {
-                for (word, index) in self.window.run_mut(first.index).iter_mut().zip(first.index..)
-                {
-                    let fits = |lease: &LeaseId| {
-                        lease.index == index && word.is_plain_lease(lease.generation)
-                    };
-                    if leases.next_if(fits).is_none() {
-                        break;
-                    }
-                    word.set_phase(Phase::Done);
-                    outcome(Settled::Done);
-                    count += 1;
+        leases.for_each(|lease| outcome(self.ack(lease, backlog)));
+        self.window.trim();
+    }
+
+    /// Acknowledges runs of deliveries. `outcome` is told how many went which way.
+    #[inline]
+    pub(crate) fn ack_runs(
+        &mut self,
+        epoch: u32,
+        runs: &[Leased],
+        backlog: &mut impl Backlog,
+        mut outcome: impl FnMut(Settled, usize),
+    ) {
+        for run in runs {
+            let mut nth = 0;
+            while nth < run.len {
+                let count = if epoch == self.epoch { self.ack_plain(run, nth) } else { 0 };
+                if count > 0 {
+                    outcome(Settled::Done, count as usize);
+                    nth += count;
+                } else {
+                    outcome(self.ack(run.lease(epoch, nth), backlog), 1);
+                    nth += 1;
                 }
-                self.leased -= count;
-                self.ledger.acked += count;
-                self.window.finish_run(first.index, count);
-            }
-            if count == 0
-                && let Some(lease) = leases.next()
-            {
-                outcome(self.ack(lease, backlog));
             }
         }
         self.window.trim();
+    }
+
+    /// Acknowledges a run from `nth` on as far as its leases are on nobody's account and lie
+    /// together. Answers how many.
+    #[inline]
+    fn ack_plain(&mut self, run: &Leased, nth: u32) -> u32 {
+        let (first, left) = (run.index + u64::from(nth), (run.len - nth) as usize);
+        let mut count = 0;
+        for word in self.window.run_mut(first).iter_mut().take(left) {
+            if !word.is_plain_lease(run.generation) {
+                break;
+            }
+            word.set_phase(Phase::Done);
+            count += 1;
+        }
+        self.leased -= u64::from(count);
+        self.ledger.acked += u64::from(count);
+        self.window.finish_run(first, u64::from(count));
+        count
     }
 
     /// Moves the end of a lease (LS-5), or revives one that has lapsed (LS-9).
@@ -740,6 +761,11 @@ impl SubscriptionState {
         if !self.window.is_too_long() {
             return;
         }
+        self.shed_survivors();
+    }
+
+    #[cold]
+    fn shed_survivors(&mut self) {
         let moved = self.window.shed(MAX_WORK);
         self.to_pin.extend(moved);
     }
@@ -780,7 +806,20 @@ impl SubscriptionState {
 }
 
 impl Leased {
-    fn first_attempt(index: u64) -> Leased {
-        Leased { index, generation: 1, attempt: 1, slot: 0, segment: 0 }
+    #[inline]
+    pub(crate) fn run(index: u64, len: u32, generation: u32, attempt: u16) -> Leased {
+        Leased { index, len, generation, attempt, slot: 0, segment: 0 }
+    }
+
+    /// `len` of the run from `nth` on.
+    #[inline]
+    pub(crate) fn part(self, nth: u32, len: u32) -> Leased {
+        Leased { index: self.index + u64::from(nth), slot: self.slot + nth as u16, len, ..self }
+    }
+
+    /// The lease of the `nth` message.
+    #[inline]
+    pub(crate) fn lease(&self, epoch: u32, nth: u32) -> LeaseId {
+        LeaseId { epoch, generation: self.generation, index: self.index + u64::from(nth) }
     }
 }

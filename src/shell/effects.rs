@@ -64,11 +64,17 @@ impl Effects {
     }
 
     #[inline]
-    pub(crate) fn run(self) {
-        if let Some(waker) = self.waker {
+    pub(crate) fn run(mut self) {
+        if self.waker.is_some() || self.rest.is_some() {
+            self.run_all();
+        }
+    }
+
+    fn run_all(&mut self) {
+        if let Some(waker) = self.waker.take() {
             wake(waker);
         }
-        if let Some(rest) = self.rest {
+        if let Some(rest) = self.rest.take() {
             rest.wakers.into_iter().for_each(wake);
             if let Some(topic) = rest.room_on {
                 topic.tell_first_publisher();

@@ -3,6 +3,7 @@
 //! A call here takes its locks in the order topic → subscription → leaf, lets the broker decide,
 //! and carries the effects out after the last lock is released (I-7).
 
+pub(crate) mod batch;
 pub(crate) mod books;
 pub(crate) mod budget;
 pub(crate) mod core;

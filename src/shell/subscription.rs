@@ -20,6 +20,7 @@ use ahash::RandomState;
 use smallvec::SmallVec;
 
 pub(crate) use self::limit::{Asked, Measure, Room};
+use super::batch::{Batch, Runs, Segments};
 use super::core::BusCore;
 use super::effects::Effects;
 use super::timers::{Key, Rank, Timed};
@@ -38,7 +39,7 @@ use crate::broker::subscription::{
 };
 use crate::clock::Reading;
 use crate::config::{Expiration, SubscriptionConfig};
-use crate::delivery::Outcome;
+use crate::delivery::{BatchOutcome, Outcome};
 use crate::error::{AckError, AckFailure, AdminError, PullError, Resource};
 use crate::events::Event;
 use crate::message::Published;
@@ -90,6 +91,8 @@ struct State {
     starved: BTreeMap<u32, Waker>,
     /// Streams that are open: as long as one is, the subscription does not expire (EXP-3).
     streams: usize,
+    /// The box of the last batch that was settled, empty.
+    spare: Option<Box<Batch>>,
     /// The segment read last; kept by unfiltered subscriptions only, whose hold keeps it anyway.
     cached: Option<Arc<Segment>>,
     /// Starts of segments between low and cursor: passing one is worth telling the topic.
@@ -223,21 +226,6 @@ impl Request {
 /// A waiter that may be anybody.
 const ANYBODY: Client = Client::OneAtATime;
 
-/// Messages handed out, with the segments they lie in.
-#[derive(Debug, Default)]
-pub(crate) struct Batch {
-    pub(crate) epoch: u32,
-    pub(crate) leased: SmallVec<[Leased; 1]>,
-    pub(crate) segments: SmallVec<[Arc<Segment>; 1]>,
-}
-
-impl Batch {
-    #[inline]
-    pub(crate) fn message(&self, leased: &Leased) -> Option<&Published> {
-        self.segments.get(leased.segment as usize)?.get(usize::from(leased.slot))
-    }
-}
-
 impl SubscriptionShared {
     pub(crate) fn new(
         topic: Arc<TopicShared>,
@@ -270,6 +258,7 @@ impl SubscriptionShared {
             calls: 0,
             starved: BTreeMap::new(),
             streams: 0,
+            spare: None,
             cached: None,
             boundaries: VecDeque::new(),
             stragglers: BTreeMap::new(),
@@ -417,77 +406,98 @@ impl SubscriptionShared {
         }
     }
 
-    /// Leases what is there now into an empty batch, which is filled in place: moving one that was
-    /// just written costs as much as a lock.
+    /// Leases what is there now; `None` if that is nothing.
     ///
     /// Rounds are of bounded size (L6): a large request takes the lock several times.
-    pub(crate) fn lease(&self, request: Request, batch: &mut Batch) -> Result<(), PullError> {
+    #[inline]
+    pub(crate) fn lease(&self, request: &Request) -> Result<Option<Box<Batch>>, PullError> {
         let reading = self.core.read();
         if self.core.lifecycle.is_closing() {
             return Err(self.closing_error(reading));
         }
-        let max = request.max_messages.min(self.core.limits.pull_messages);
-        let mut left = max;
-        let mut call = None;
+        let mut left = request.max_messages.min(self.core.limits.pull_messages);
+        let mut state = match self.enter_for(reading, left as u64) {
+            Ok(state) => state,
+            Err(end) => return Err(self.pull_error(end)),
+        };
+        if !request.is_push {
+            state.touch(reading.now);
+        }
+        if request.owner != 0 {
+            self.check_no_push(&state)?;
+        }
+        state.calls += 1;
+        let client = request.client(state.calls);
+        let mut batch = state.spare.take().unwrap_or_default();
+        batch.epoch = state.broker.epoch();
         loop {
             let mut effects = Effects::default();
-            let mut state = match self.enter_for(reading, left as u64) {
-                Ok(state) => state,
-                Err(end) if batch.leased.is_empty() => return Err(self.pull_error(end)),
-                // What was handed out before is of an ended subscription now: dropping it is fine.
-                Err(_) => break,
-            };
-            if !request.is_push {
-                state.touch(reading.now);
-            }
-            if call.is_none() {
-                if request.owner != 0 {
-                    self.check_no_push(&state)?;
-                }
-                state.calls += 1;
-                call = Some(state.calls);
-                batch.epoch = state.broker.epoch();
-            } else if batch.epoch != state.broker.epoch() {
-                break;
-            }
-            let round = Request { max_messages: state.at_once(left), ..request };
-            let client = request.client(call.unwrap_or_default());
             if state.is_scanning() {
                 self.scan(&mut state, left);
                 self.look_at_head(&mut state);
             }
-            let (taken, stopped) = self.lease_round(&mut state, round, client, reading, batch);
-            let is_scanning = state.is_scanning();
-            let head = state.seen;
-            let more = is_scanning || state.broker.has_deliverable(head, client);
+            let most = state.at_once(left);
+            let (taken, stopped) =
+                self.lease_round(&mut state, request, most, client, reading, &mut batch);
             left -= taken;
-            let goes_on = is_scanning && !state.broker.has_deliverable(head, client);
-            let done = left == 0 || !goes_on && (!more || (taken == 0 && !stopped));
-            if more && done && (is_scanning || state.broker.has_deliverable(head, ANYBODY)) {
-                // Whoever waits is told, since this call leaves something behind (L9).
-                self.tell_one(&mut state, &mut effects);
+            let done = self.is_last_round(&mut state, client, left, taken, stopped, &mut effects);
+            if done && batch.is_empty() {
+                state.spare = Some(batch);
+                let after = self.leave(state, &mut effects);
+                self.finish(effects, after);
+                return Ok(None);
             }
             let after = self.leave(state, &mut effects);
             self.finish(effects, after);
             if done {
                 break;
             }
+            state = match self.enter_for(reading, left as u64) {
+                Ok(state) if state.broker.epoch() == batch.epoch => state,
+                // Nothing is leaked by what was handed out before: it is of an ended subscription
+                // now, or was sought over.
+                Err(end) if batch.is_empty() => return Err(self.pull_error(end)),
+                Ok(_) | Err(_) => break,
+            };
         }
-        if !batch.leased.is_empty() {
-            crate::observe::received(&self.name, &self.topic.name, batch.leased.len());
-        }
-        Ok(())
+        crate::observe::received(&self.name, &self.topic.name, batch.len());
+        Ok(Some(batch))
     }
 
+    /// Whether a lease ends after this round. Whoever waits is told if it leaves something behind
+    /// (L9).
+    #[inline]
+    fn is_last_round(
+        &self,
+        state: &mut State,
+        client: Client,
+        left: usize,
+        taken: usize,
+        stopped: bool,
+        effects: &mut Effects,
+    ) -> bool {
+        let is_scanning = state.is_scanning();
+        let head = state.seen;
+        let more = is_scanning || state.broker.has_deliverable(head, client);
+        let goes_on = is_scanning && !state.broker.has_deliverable(head, client);
+        let done = left == 0 || !goes_on && (!more || (taken == 0 && !stopped));
+        if more && done && (is_scanning || state.broker.has_deliverable(head, ANYBODY)) {
+            self.tell_one(state, effects);
+        }
+        done
+    }
+
+    #[inline]
     fn lease_round(
         &self,
         state: &mut State,
-        request: Request,
+        request: &Request,
+        most: usize,
         client: Client,
         reading: Reading,
         batch: &mut Batch,
     ) -> (usize, bool) {
-        let mut max_messages = request.max_messages;
+        let mut max_messages = most;
         let mut max_bytes = u64::MAX;
         if request.owner != 0 {
             let Some(quota) = state.broker.owners().get(request.owner) else { return (0, false) };
@@ -503,10 +513,10 @@ impl SubscriptionShared {
             owner: request.owner,
             client,
         };
-        let start = batch.leased.len();
+        let start = batch.runs.len();
         let head = state.seen;
         let (broker, mut reader) = self.reader(state);
-        let (taken, stopped) = broker.lease(head, options, &mut reader, &mut batch.leased);
+        let (taken, stopped) = broker.lease(head, &options, &mut reader, &mut batch.runs);
         if taken == 0 {
             return (taken, stopped);
         }
@@ -545,23 +555,36 @@ impl SubscriptionShared {
         state.broker.has_deliverable(head, client) || state.is_scanning()
     }
 
-    /// Leases for somebody who waits, or puts the waker on the list and answers false. The lease is
-    /// taken in the poll that returns it, so a dropped future strands nothing (D6).
+    /// Leases for somebody who waits, or puts the waker on the list and answers `None`. The lease
+    /// is taken in the poll that returns it, so a dropped future strands nothing (D6).
+    #[inline]
     pub(crate) fn poll_lease(
         &self,
-        request: Request,
+        request: &Request,
         ticket: &mut Option<u64>,
         waker: &Waker,
-        batch: &mut Batch,
-    ) -> Result<bool, PullError> {
+    ) -> Result<Option<Box<Batch>>, PullError> {
+        match self.lease(request)? {
+            Some(batch) if ticket.is_none() => Ok(Some(batch)),
+            leased => self.wait(request, ticket, waker, leased),
+        }
+    }
+
+    /// Goes on after a first look.
+    fn wait(
+        &self,
+        request: &Request,
+        ticket: &mut Option<u64>,
+        waker: &Waker,
+        mut leased: Option<Box<Batch>>,
+    ) -> Result<Option<Box<Batch>>, PullError> {
         let mut was_told = false;
         loop {
-            self.lease(request, batch)?;
-            if !batch.leased.is_empty() {
+            if leased.is_some() {
                 if was_told || ticket.is_some() {
                     self.stop_waiting_after(ticket);
                 }
-                return Ok(true);
+                return Ok(leased);
             }
             let mut effects = Effects::default();
             let waker = waker.clone();
@@ -582,7 +605,7 @@ impl SubscriptionShared {
                 let after = self.leave(state, &mut effects);
                 drop(replaced);
                 self.finish(effects, after);
-                return Ok(false);
+                return Ok(None);
             }
             if state.waiters.wait(ticket, request.place(), waker, &mut effects.old_waker) {
                 self.core.wakes_ended(1);
@@ -595,8 +618,10 @@ impl SubscriptionShared {
             self.observe(&mut state);
             // Looked at after registering, as a publisher looks at the flag after the head is set.
             if !self.may_deliver(&mut state, request.client(0)) {
-                return Ok(false);
+                return Ok(None);
             }
+            drop(state);
+            leased = self.lease(request)?;
         }
     }
 
@@ -670,6 +695,7 @@ impl SubscriptionShared {
     }
 
     /// Settles deliveries in order, under one lock.
+    #[inline]
     pub(crate) fn settle_each(
         &self,
         leases: impl IntoIterator<Item = LeaseId>,
@@ -687,13 +713,7 @@ impl SubscriptionShared {
         is_activity: bool,
         mut outcome: impl FnMut(Settled),
     ) -> Result<(), AckError> {
-        let reading = match how {
-            Settle::Ack if self.exact_acks.load(Ordering::Relaxed) => self.core.read(),
-            Settle::Nack if self.exact_nacks.load(Ordering::Relaxed) => self.core.read(),
-            Settle::Ack | Settle::Nack => self.core.read_for_ack(),
-            Settle::NackAfter(_) | Settle::Deadline(_) => self.core.read(),
-        };
-        let mut effects = Effects::default();
+        let reading = self.read_to_settle(how);
         let mut state = match self.enter_for(reading, 0) {
             Ok(state) => state,
             Err(End::Detached) => {
@@ -703,41 +723,87 @@ impl SubscriptionShared {
             }
             Err(end) => return Err(self.ack_error(end)),
         };
-        match how {
-            _ if !is_activity => {}
-            Settle::Ack | Settle::Nack if !self.core.timeline.is_cheap() => {
-                state.is_touched = true;
-            }
-            _ => state.touch(reading.now),
+        let mut effects = Effects::default();
+        if is_activity {
+            self.touch_to_settle(&mut state, how, reading);
         }
-        let leases = leases.into_iter();
-        if state.faults.is_none() {
-            self.apply(&mut state, leases, how, reading, outcome);
-        } else {
-            for lease in leases {
-                match self.fault_of(&mut state, lease, how) {
-                    Some(settled) => outcome(settled),
-                    None => self.apply(&mut state, [lease].into_iter(), how, reading, &mut outcome),
-                }
-            }
-        }
-        match how {
-            // What is acknowledged may be what its key waited for.
-            Settle::Ack if state.broker.is_ordered() || state.faults.is_some() => {
-                self.tell_if_deliverable(&mut state, &mut effects);
-            }
-            Settle::Ack => {}
-            Settle::Nack => {
-                self.tell_if_deliverable(&mut state, &mut effects);
-                if state.broker.policy().retries() {
-                    self.reschedule(&mut state);
-                }
-            }
-            Settle::NackAfter(_) | Settle::Deadline(_) => self.reschedule(&mut state),
-        }
+        self.settle_in(&mut state, leases.into_iter(), how, reading, outcome, &mut effects);
         let after = self.leave(state, &mut effects);
         self.finish(effects, after);
         Ok(())
+    }
+
+    /// Settles what is left of a batch, and keeps its box for the next one. If the subscription is
+    /// gone all are stale.
+    #[inline]
+    pub(crate) fn settle_batch(&self, batch: Box<Batch>, how: Settle) -> BatchOutcome {
+        let mut outcome = BatchOutcome::default();
+        let reading = self.read_to_settle(how);
+        let mut state = match self.enter_for(reading, 0) {
+            Ok(state) => state,
+            Err(end) => {
+                outcome.stale = batch.len();
+                if end == End::Detached {
+                    self.touch_detached(reading);
+                }
+                return outcome;
+            }
+        };
+        let mut effects = Effects::default();
+        self.touch_to_settle(&mut state, how, reading);
+        if matches!(how, Settle::Ack) && state.faults.is_none() {
+            let (broker, mut reader) = self.reader(&mut state);
+            let count = |settled, many| outcome.count(settled, many);
+            broker.ack_runs(batch.epoch, &batch.runs, &mut reader, count);
+            self.settled(&mut state, how, &mut effects);
+        } else {
+            let count = |settled| outcome.count(settled, 1);
+            self.settle_in(&mut state, batch.leases(), how, reading, count, &mut effects);
+        }
+        let segments = state.keep_box(batch);
+        let after = self.leave(state, &mut effects);
+        self.finish(effects, after);
+        drop(segments);
+        outcome
+    }
+
+    /// Nothing of a batch is left to be settled.
+    pub(crate) fn keep_box(&self, batch: Box<Batch>) {
+        let segments = self.state.lock().keep_box(batch);
+        drop(segments);
+    }
+
+    #[inline]
+    fn read_to_settle(&self, how: Settle) -> Reading {
+        match how {
+            Settle::Ack if self.exact_acks.load(Ordering::Relaxed) => self.core.read(),
+            Settle::Nack if self.exact_nacks.load(Ordering::Relaxed) => self.core.read(),
+            Settle::Ack | Settle::Nack => self.core.read_for_ack(),
+            Settle::NackAfter(_) | Settle::Deadline(_) => self.core.read(),
+        }
+    }
+
+    #[inline]
+    fn settle_in(
+        &self,
+        state: &mut State,
+        leases: impl Iterator<Item = LeaseId>,
+        how: Settle,
+        reading: Reading,
+        mut outcome: impl FnMut(Settled),
+        effects: &mut Effects,
+    ) {
+        if state.faults.is_none() {
+            self.apply(state, leases, how, reading, outcome);
+        } else {
+            for lease in leases {
+                match self.fault_of(state, lease, how) {
+                    Some(settled) => outcome(settled),
+                    None => self.apply(state, [lease].into_iter(), how, reading, &mut outcome),
+                }
+            }
+        }
+        self.settled(state, how, effects);
     }
 
     #[inline]
@@ -764,6 +830,35 @@ impl SubscriptionShared {
                 let deadline = reading.deadline(span);
                 leases.for_each(|l| outcome(broker.set_deadline(l, deadline, &mut reader)));
             }
+        }
+    }
+
+    #[inline]
+    fn touch_to_settle(&self, state: &mut State, how: Settle, reading: Reading) {
+        match how {
+            Settle::Ack | Settle::Nack if !self.core.timeline.is_cheap() => {
+                state.is_touched = true;
+            }
+            _ => state.touch(reading.now),
+        }
+    }
+
+    /// Tells who may go on now, and looks when something is due next.
+    #[inline]
+    fn settled(&self, state: &mut State, how: Settle, effects: &mut Effects) {
+        match how {
+            // What is acknowledged may be what its key waited for.
+            Settle::Ack if state.broker.is_ordered() || state.faults.is_some() => {
+                self.tell_if_deliverable(state, effects);
+            }
+            Settle::Ack => {}
+            Settle::Nack => {
+                self.tell_if_deliverable(state, effects);
+                if state.broker.policy().retries() {
+                    self.reschedule(state);
+                }
+            }
+            Settle::NackAfter(_) | Settle::Deadline(_) => self.reschedule(state),
         }
     }
 
@@ -1210,6 +1305,17 @@ impl State {
         }
     }
 
+    /// Keeps the box of a batch for the next one. Answers the segments of it, to be let go when the
+    /// lock is released.
+    #[inline]
+    fn keep_box(&mut self, mut batch: Box<Batch>) -> Segments {
+        let segments = batch.clear();
+        if batch.is_worth_keeping() {
+            self.spare = Some(batch);
+        }
+        segments
+    }
+
     #[inline]
     fn touch(&mut self, now: Time) {
         self.last_activity = self.last_activity.max(now);
@@ -1335,24 +1441,50 @@ impl Reader<'_> {
         self.segment(position)?.at(position).map(|message| (position, message.clone()))
     }
 
-    /// Fills in where the messages from `start` on lie.
+    /// Fills in where the messages of the runs from `start` on lie.
+    #[inline]
     fn resolve(&mut self, batch: &mut Batch, start: usize) {
-        let mut last: Option<(u64, u64, u32)> = None;
-        let Batch { leased, segments, .. } = batch;
-        for leased in leased.iter_mut().skip(start) {
-            let Some(position) = self.position(leased.index) else { continue };
-            let (base, number) = match last {
-                Some((base, end, number)) if (base..end).contains(&position) => (base, number),
-                _ => {
-                    let Some(segment) = self.segment(position) else { continue };
-                    let number = segments.len() as u32;
-                    last = Some((segment.base(), segment.end(), number));
-                    segments.push(Arc::clone(segment));
-                    (segment.base(), number)
-                }
-            };
-            leased.segment = number;
-            leased.slot = (position - base) as u16;
+        if self.view.is_none()
+            && self.replay.is_none()
+            && let Some([run]) = batch.runs.get_mut(start..)
+            && let Some(segment) = self.segment(run.index)
+            && run.index + u64::from(run.len) <= segment.end()
+        {
+            run.slot = (run.index - segment.base()) as u16;
+            run.segment = batch.segments.len() as u32;
+            batch.segments.push(Arc::clone(segment));
+            return;
+        }
+        self.resolve_parts(batch, start);
+    }
+
+    /// The same for runs that are spread over the log.
+    fn resolve_parts(&mut self, batch: &mut Batch, start: usize) {
+        let unresolved: Runs = batch.runs.drain(start..).collect();
+        let mut last: Option<(u64, u64)> = None;
+        for mut rest in unresolved {
+            while rest.len > 0 {
+                let Some(position) = self.position(rest.index) else { break };
+                let (base, end) = match last {
+                    Some(range) if (range.0..range.1).contains(&position) => range,
+                    _ => {
+                        let Some(segment) = self.segment(position) else { break };
+                        let range = (segment.base(), segment.end());
+                        batch.segments.push(Arc::clone(segment));
+                        *last.insert(range)
+                    }
+                };
+                let most = u64::from(rest.len).min(end - position) as u32;
+                let follows = |nth: &u32| {
+                    let index = rest.index + u64::from(*nth);
+                    self.position(index) == Some(position + u64::from(*nth))
+                };
+                let len = 1 + (1..most).take_while(follows).count() as u32;
+                let segment = batch.segments.len() as u32 - 1;
+                let slot = (position - base) as u16;
+                batch.runs.push(Leased { segment, slot, ..rest.part(0, len) });
+                rest = rest.part(len, rest.len - len);
+            }
         }
     }
 }

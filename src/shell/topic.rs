@@ -250,29 +250,26 @@ impl TopicShared {
                 state.hops.insert(head, path);
             }
         };
-        let message = [message];
-        let matches = self.matching(&message);
+        let message = One::new(message);
+        let mut matches = self.matching(message.as_slice());
         let mut state = self.state.lock();
         if state.deleted {
             return false;
         }
-        let load = Load::of(&message);
-        let gate = Gate::Accepted;
-        let admitted = self.admit(&mut state, load, &message, &matches, gate, reading);
+        let (load, gate) = (Load::of(message.as_slice()), Gate::Accepted);
+        let admitted = self.admit(&mut state, load, message.as_slice(), &matches, gate, reading);
         let overflowing = admitted.unwrap_or_default();
         let (first, ttl) = (self.core.take_ids(1), load.least_ttl);
-        let message = message.into_iter();
-        self.append(state, message, first, matches, ttl, reading, overflowing, place);
+        self.append(state, message, first, &mut matches, ttl, reading, overflowing, place);
         true
     }
 
     /// Appends messages if there is room for them, and gives them back if not.
     #[inline]
-    pub(crate) fn publish_gated<M: ExactSizeIterator<Item = Message>>(
+    pub(crate) fn publish_gated<M: Messages>(
         &self,
         messages: M,
-        matches: Matches,
-        look: impl Fn(&M) -> &[Message],
+        matches: &mut Matches,
         load: Load,
         gate: Gate,
         reading: Reading,
@@ -286,14 +283,16 @@ impl TopicShared {
             drop(state);
             return Err((self.fault(code), messages));
         }
-        let admitted = self.admit(&mut state, load, look(&messages), &matches, gate, reading);
-        let overflowing = match admitted {
-            Ok(overflowing) => overflowing,
-            Err(reason) => {
-                drop(state);
-                return Err((reason, messages));
+        let mut overflowing = Overflowing::new();
+        if !self.is_open(&state, load, gate) {
+            match self.admit(&mut state, load, messages.as_slice(), matches, gate, reading) {
+                Ok(dropping) => overflowing = dropping,
+                Err(reason) => {
+                    drop(state);
+                    return Err((reason, messages));
+                }
             }
-        };
+        }
         let first = self.core.take_ids(load.messages);
         let ttl = load.least_ttl;
         Ok(self.append(state, messages, first, matches, ttl, reading, overflowing, |_, _| {}))
@@ -302,12 +301,12 @@ impl TopicShared {
     /// Messages get ids from `first` on. `placed` gets the head as it was before, under the lock.
     #[expect(clippy::too_many_arguments, reason = "what one publish is, taken apart for speed")]
     #[inline(always)]
-    fn append<M: ExactSizeIterator<Item = Message>>(
+    fn append(
         &self,
         mut state: MutexGuard<'_, TopicState>,
-        mut messages: M,
+        mut messages: impl Messages,
         first: u64,
-        matches: Matches,
+        matches: &mut Matches,
         least_ttl: Span,
         reading: Reading,
         overflowing: Overflowing,
@@ -318,9 +317,9 @@ impl TopicShared {
         let time = state.last_publish.max(reading.now);
         state.last_publish = time;
         let head = state.log.head();
-        let count = messages.len();
+        let count = messages.as_slice().len();
         let mut published = Stamped { messages: &mut messages, next: first, time };
-        let recipients = if !state.views.have_none(&matches) {
+        let recipients = if !state.views.have_none(matches) {
             state.append_matching(count, published, matches, &self.matcher, &mut effects)
         } else if state.log.keeps_new() {
             state.log.append_all(count, || published.take());
@@ -343,9 +342,7 @@ impl TopicShared {
         self.schedule_sweep(&mut state, time);
         drop(state);
         if !awaited.is_empty() {
-            for subscription in awaited.into_iter().filter_map(|weak| weak.upgrade()) {
-                subscription.messages_arrived(&mut effects);
-            }
+            tell(awaited, &mut effects);
         }
         effects.run();
         for subscription in overflowing {
@@ -639,10 +636,14 @@ impl TopicShared {
     }
 
     /// Lets pullers see what was appended, and takes those who wait.
+    #[inline]
     fn show_heads(&self, state: &mut TopicState, awaited: &mut Awaited) {
         self.view.set_head(state.log.head());
         if self.view.is_awaited() {
             awaited.append(&mut self.view.take_waiting());
+        }
+        if state.views.touched.is_empty() {
+            return;
         }
         for slot in std::mem::take(&mut state.views.touched) {
             let Some(filtered) = state.views.at_mut(slot) else { continue };
@@ -698,6 +699,45 @@ impl TopicShared {
     }
 }
 
+/// Messages on their way into the log.
+pub(crate) trait Messages: Iterator<Item = Message> {
+    /// Those that were not taken yet.
+    fn as_slice(&self) -> &[Message];
+}
+
+impl Messages for std::vec::IntoIter<Message> {
+    #[inline]
+    fn as_slice(&self) -> &[Message] {
+        std::vec::IntoIter::as_slice(self)
+    }
+}
+
+/// A single message.
+pub(crate) struct One(Option<Message>);
+
+impl One {
+    #[inline]
+    pub(crate) fn new(message: Message) -> Self {
+        Self(Some(message))
+    }
+}
+
+impl Iterator for One {
+    type Item = Message;
+
+    #[inline]
+    fn next(&mut self) -> Option<Message> {
+        self.0.take()
+    }
+}
+
+impl Messages for One {
+    #[inline]
+    fn as_slice(&self) -> &[Message] {
+        self.0.as_slice()
+    }
+}
+
 /// Messages that get their ids and publish time as they are taken.
 struct Stamped<'a, M> {
     messages: &'a mut M,
@@ -717,6 +757,12 @@ impl<M: Iterator<Item = Message>> Stamped<'_, M> {
 
 /// Subscriptions that somebody waits on.
 type Awaited = Vec<Weak<SubscriptionShared>>;
+
+fn tell(awaited: Awaited, effects: &mut Effects) {
+    for subscription in awaited.into_iter().filter_map(|weak| weak.upgrade()) {
+        subscription.messages_arrived(effects);
+    }
+}
 
 impl TopicState {
     fn configure(&mut self, config: TopicConfig) {

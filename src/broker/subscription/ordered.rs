@@ -184,7 +184,7 @@ impl SubscriptionState {
         self.leased += 1;
         self.redelivered_last = false;
         self.deadlines.add(Run { due: options.deadline, first: index, len: 1 });
-        Leased::first_attempt(index)
+        Leased::run(index, 1, 1, 1)
     }
 
     fn hand_out(&mut self, index: u64, options: LeaseOptions) -> Option<Leased> {
@@ -208,7 +208,7 @@ impl SubscriptionState {
             }
             self.settle_key(slot);
         }
-        Some(Leased { index, generation, attempt, slot: 0, segment: 0 })
+        Some(Leased::run(index, 1, generation, attempt))
     }
 
     /// Offers the next message of a key, after its first ones may have become final.

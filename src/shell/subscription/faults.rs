@@ -99,14 +99,13 @@ impl SubscriptionShared {
         reading: Reading,
         batch: &mut Batch,
     ) -> bool {
-        let Some(last) = batch.leased.last().copied() else { return false };
+        let Some(last) = batch.runs.last().copied() else { return false };
         let message = self.message_id(state, last.index);
         let is_delay = |fault| matches!(fault, Fault::Delay(_));
         let strike = |faults: &mut Box<Faults>| faults.strike(message, is_delay);
         let Some(Fault::Delay(by)) = state.faults.as_mut().and_then(strike) else { return false };
-        batch.leased.pop();
-        let id =
-            LeaseId { epoch: state.broker.epoch(), generation: last.generation, index: last.index };
+        batch.runs.pop();
+        let id = last.lease(state.broker.epoch(), 0);
         let (broker, mut reader) = self.reader(state);
         broker.hold_back(id, reading.deadline(by), &mut reader);
         self.reschedule(state);

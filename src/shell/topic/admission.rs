@@ -57,6 +57,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    #[inline]
     pub(crate) fn new(messages: usize, bytes: u64) -> Self {
         let messages = messages as u64;
         let overhead = messages.saturating_mul(MESSAGE_OVERHEAD);
@@ -117,7 +118,24 @@ pub(super) struct Doors {
 }
 
 impl TopicShared {
+    /// Whether nothing at all stands in the way, which is the rule: the short form of
+    /// [`admit`](Self::admit).
+    #[inline]
+    pub(super) fn is_open(&self, state: &TopicState, load: Load, gate: Gate) -> bool {
+        let is_turn = match gate {
+            Gate::Queue(ticket) => {
+                state.doors.publishers.may_go(ticket) && self.has_room(state, load.charge)
+            }
+            Gate::Open | Gate::Reserved | Gate::Accepted => true,
+        };
+        is_turn
+            && load.charge <= self.core.budget.config.bytes
+            && state.doors.filtered.is_empty()
+            && !state.doors.attention.is_due(state.asked(load))
+    }
+
     /// Judges a publish; answers the subscriptions that will have to drop for it.
+    #[cold]
     pub(super) fn admit(
         &self,
         state: &mut TopicState,
@@ -176,6 +194,7 @@ impl TopicShared {
     }
 
     /// Whether the budget has room for `charge` more on this topic.
+    #[inline]
     fn has_room(&self, state: &TopicState, charge: u64) -> bool {
         let budget = &self.core.budget;
         let charged = self.charged(state);
@@ -204,12 +223,7 @@ impl TopicShared {
         reading: Reading,
     ) -> Result<Overflowing, PublishReason> {
         let mut overflowing = Overflowing::new();
-        let asked = Asked {
-            head: state.log.head(),
-            accepted_bytes: state.log.appended_bytes(),
-            count: load.messages,
-            bytes: load.bytes(),
-        };
+        let asked = state.asked(load);
         if state.doors.attention.is_due(asked) {
             let mut attention = std::mem::take(&mut state.doors.attention);
             let looked = self.look(state, &mut attention, asked, gate, reading, &mut overflowing);
@@ -536,6 +550,19 @@ impl TopicShared {
         self.core.satisfy(need);
         let need = self.core.timers.observe_waiting(self.id, true);
         self.core.satisfy(need);
+    }
+}
+
+impl TopicState {
+    /// What a publish asks of subscriptions without a filter.
+    #[inline]
+    fn asked(&self, load: Load) -> Asked {
+        Asked {
+            head: self.log.head(),
+            accepted_bytes: self.log.appended_bytes(),
+            count: load.messages,
+            bytes: load.bytes(),
+        }
     }
 }
 

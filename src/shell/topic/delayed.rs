@@ -7,7 +7,7 @@
 use std::sync::Weak;
 
 use super::admission::{Gate, Load};
-use super::{TopicShared, TopicState};
+use super::{Messages, One, TopicShared, TopicState};
 use crate::clock::Reading;
 use crate::error::PublishReason;
 use crate::message::{Message, MessageId};
@@ -87,12 +87,12 @@ impl TopicShared {
             let Some((due, id, message)) = state.delayed.take_due(reading.now) else {
                 return self.schedule_due(&mut state);
             };
-            let message = [message];
+            let message = One::new(message);
             // Under the lock, so that what is due keeps its order whoever publishes it.
-            let matches = self.matching(&message);
-            let load = Load::of(&message);
+            let mut matches = self.matching(message.as_slice());
+            let (load, gate) = (Load::of(message.as_slice()), Gate::Accepted);
             let admitted =
-                self.admit(&mut state, load, &message, &matches, Gate::Accepted, reading);
+                self.admit(&mut state, load, message.as_slice(), &matches, gate, reading);
             let place = |state: &mut TopicState, head| {
                 // What nobody takes is not in the log.
                 if state.log.head() > head {
@@ -101,9 +101,8 @@ impl TopicShared {
             };
             let first = id.as_u64();
             let (overflowing, ttl) = (admitted.unwrap_or_default(), load.least_ttl);
-            let message = message.into_iter();
             let at = Reading::at(due);
-            self.append(state, message, first, matches, ttl, at, overflowing, place);
+            self.append(state, message, first, &mut matches, ttl, at, overflowing, place);
         }
     }
 

@@ -117,13 +117,13 @@ impl TopicState {
         &mut self,
         count: usize,
         mut messages: Stamped<'_, impl Iterator<Item = Message>>,
-        mut matches: Matches,
+        matches: &mut Matches,
         matcher: &Matcher,
         effects: &mut Effects,
     ) -> Recipients {
         let mut take = |nth: u32, state: &mut Self| {
             let message = messages.take();
-            let takers = state.views.takers(nth, &message.message, &mut matches, matcher);
+            let takers = state.views.takers(nth, &message.message, matches, matcher);
             state.append_one(message, &takers, effects)
         };
         if count == 1 {
