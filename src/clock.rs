@@ -58,14 +58,11 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// `since` after `anchor`, on a clock that may be `late_millis` behind.
+    /// `nanos` after `anchor`, on a clock that may be `late_millis` behind.
     #[inline]
-    fn since(anchor: Time, since: Duration, late_millis: u64) -> Reading {
-        const NANOS_PER_MILLI: u32 = 1_000_000;
-        let nanos = since.subsec_nanos();
-        let millis = since.as_secs() * 1_000 + u64::from(nanos / NANOS_PER_MILLI);
+    fn since(anchor: Time, nanos: u64, late_millis: u64) -> Reading {
         let rest = u64::from(!nanos.is_multiple_of(NANOS_PER_MILLI));
-        let now = anchor.as_millis() + millis;
+        let now = anchor.as_millis() + nanos / NANOS_PER_MILLI;
         Reading { now: Time::from_millis(now), up: Time::from_millis(now + rest + late_millis) }
     }
 
@@ -100,13 +97,15 @@ enum Source {
     System,
     #[cfg(target_os = "linux")]
     Coarse {
-        anchor: Duration,
+        /// Nanoseconds.
+        anchor: u64,
         tick_millis: u64,
     },
     Manual(Arc<ManualInner>),
 }
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 impl Timeline {
     pub(crate) fn new(clock: &Clock) -> Self {
@@ -141,15 +140,16 @@ impl Timeline {
         match &self.source {
             Source::System => {
                 let now = tokio::time::Instant::now();
-                Reading::since(self.anchor, now.saturating_duration_since(self.anchor_instant), 0)
+                let since = now.saturating_duration_since(self.anchor_instant);
+                let nanos = since.as_secs() * NANOS_PER_SECOND + u64::from(since.subsec_nanos());
+                Reading::since(self.anchor, nanos, 0)
             }
             #[cfg(target_os = "linux")]
             Source::Coarse { anchor, tick_millis } => {
                 Reading::since(self.anchor, coarse_time().saturating_sub(*anchor), *tick_millis)
             }
             Source::Manual(manual) => {
-                let now = Duration::from_nanos(manual.nanos.load(Ordering::SeqCst));
-                Reading::since(Time::default(), now, 0)
+                Reading::since(Time::default(), manual.nanos.load(Ordering::SeqCst), 0)
             }
         }
     }
@@ -184,22 +184,24 @@ impl Timeline {
     }
 }
 
+/// Nanoseconds since some moment in the past.
 #[cfg(target_os = "linux")]
-fn coarse_time() -> Duration {
-    duration(&rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse))
+#[inline]
+fn coarse_time() -> u64 {
+    nanos(&rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse))
 }
 
 /// How far the coarse clock may be behind, in milliseconds.
 #[cfg(target_os = "linux")]
 fn coarse_tick() -> u64 {
-    let tick = duration(&rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse));
-    tick.as_millis() as u64 + 1
+    nanos(&rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse)) / NANOS_PER_MILLI + 1
 }
 
+/// A monotonic clock counts from the start of the machine: no second of it is negative.
 #[cfg(target_os = "linux")]
-fn duration(time: &rustix::time::Timespec) -> Duration {
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+#[inline]
+fn nanos(time: &rustix::time::Timespec) -> u64 {
+    time.tv_sec.unsigned_abs() * NANOS_PER_SECOND + time.tv_nsec.unsigned_abs()
 }
 
 /// A clock that moves only when told to: years pass in microseconds.
