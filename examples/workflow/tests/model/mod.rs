@@ -49,7 +49,7 @@ impl Truth {
         let at = |key: &str| input.get(key).unwrap_or(&null);
         match self {
             Truth::Equal(key, value) => at(key) == value,
-            Truth::Above(key, value) => at(key).as_i64().is_some_and(|found| found > *value),
+            Truth::Above(key, value) => at(key).as_f64().is_some_and(|found| found > *value as f64),
             Truth::In(value, key) => match at(key) {
                 Value::Array(items) => items.contains(value),
                 Value::Object(object) => {
