@@ -2,8 +2,7 @@
 //!
 //! A worker is a client of the bus like any other. It holds its lease while it works, repeats the
 //! reply of a task that comes again (F-110), gives up a task that killed too many workers, and
-//! hears
-//! of cancellations.
+//! hears of cancellations.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -71,6 +70,17 @@ impl TaskContext {
     /// Which attempt of the step this is, counted from 1.
     pub fn attempt(&self) -> u32 {
         self.invocation.attribute("attempt").and_then(|n| n.parse().ok()).unwrap_or(1)
+    }
+
+    /// A key that is the same whenever this invocation comes again, and never that of another
+    /// engine's or flow's task.
+    pub fn idempotency_key(&self) -> String {
+        key_of(&self.invocation)
+    }
+
+    /// The pattern of the task: `requestResponse`, `sync` or `waitForCallback`.
+    pub fn pattern(&self) -> &str {
+        self.invocation.attribute("pattern").unwrap_or("requestResponse")
     }
 
     /// The token to report the result with, if the task waits for a callback.

@@ -1,11 +1,14 @@
 //! Answers to reports, damaged stores, replay: what case files cannot say.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use serde_json::json;
-use siftbus::{Bus, Clock, ManualClock};
+use siftbus::{Bus, Clock, ManualClock, Message, Subscription, SubscriptionConfig, TopicConfig};
 use workflow::engine::{
     Engine, EngineOptions, EventKind, FlowError, OpenError, Program, Report, StartExecution, State,
     Status, TokenKey,
@@ -288,4 +291,114 @@ fn old_executions_are_swept() {
     assert_eq!(refused.name(), "ExecutionNotExists");
     // All that is left of it is the number of the next one.
     assert_eq!(store.dump().len(), empty + 1);
+}
+
+const CALL: &str = "
+version: v1
+type: flow
+steps:
+  - {type: task, name: call, resourceArn: 'acs:fc:::services/s/functions/f'}
+  - {type: wait, name: pause, duration: 10}
+";
+
+/// A call of the bus that acts in its first poll.
+fn at_once<F: Future>(call: F) -> F::Output {
+    match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("the call waits"),
+    }
+}
+
+/// A subscription on the invocations of the function `f`.
+fn invocations(bus: &Bus) -> Subscription {
+    let topic = at_once(bus.create_topic("flow-task.fc.s.f", TopicConfig::new())).unwrap();
+    at_once(topic.subscribe("flow-task.fc.s.f.workers", SubscriptionConfig::new())).unwrap()
+}
+
+/// Answers an invocation as a worker would.
+fn answer(bus: &Bus, invocation: &Message, output: &str) {
+    let mut reply = Message::new(output.to_owned())
+        .with_attribute("type", "task-result")
+        .with_attribute("status", "ok");
+    for key in ["engine_id", "flow", "task_id", "correlid"] {
+        reply = reply.with_attribute(key, invocation.attribute(key).unwrap());
+    }
+    at_once(bus.topic("flow-reply")).unwrap().try_publish(reply).unwrap();
+}
+
+fn count(engine: &Engine, name: &str) -> usize {
+    let events = engine.history("f", "exec-1", 0, 1_000).unwrap();
+    events.iter().filter(|event| event.kind.name() == name).count()
+}
+
+/// A-S2-d, F-111: of two answers to one task the second is taken off the bus and ignored.
+#[test]
+fn a_worker_that_answers_twice_is_heard_once() {
+    let (_, mut engine) = open(&MemoryStore::new());
+    let bus = engine.bus().clone();
+    let work = invocations(&bus);
+    engine.create_flow("f", CALL).unwrap();
+    start(&mut engine, "f", "exec-1");
+    let taken = work.try_pull(10).unwrap();
+    assert_eq!(taken.len(), 1);
+    for output in [r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":1}"#] {
+        answer(&bus, taken.iter().next().unwrap().message(), output);
+    }
+    engine.turn().unwrap();
+    assert_eq!((count(&engine, "TaskStarted"), count(&engine, "TaskSucceeded")), (1, 1));
+    let state = engine.state("f", "exec-1").unwrap();
+    assert_eq!(state.scopes.values().next().unwrap().local, json!({"n": 1}));
+    // One that comes later is counted; nothing is left on the bus.
+    answer(&bus, taken.iter().next().unwrap().message(), r#"{"n":3}"#);
+    engine.turn().unwrap();
+    assert_eq!(engine.stats().late_replies, 1);
+    assert_eq!(engine.replies().try_pull(10).unwrap().len(), 0);
+}
+
+/// A-S2-b, F-110, F-123: after a crash between scheduling and answer the invocation comes again
+/// with the same task id and token; both workers answer, one answer counts.
+#[test]
+fn an_invocation_comes_again_after_a_crash_with_the_same_id() {
+    let store = MemoryStore::new();
+    let mut seen = Vec::new();
+    let mut last = None;
+    for round in 0..3 {
+        let (_, mut engine) = open(&store);
+        let bus = engine.bus().clone();
+        let work = invocations(&bus);
+        if round == 0 {
+            engine.create_flow("f", CALL).unwrap();
+            start(&mut engine, "f", "exec-1");
+        }
+        engine.turn().unwrap();
+        let taken = work.try_pull(10).unwrap();
+        assert_eq!(taken.len(), 1, "round {round}");
+        let invocation = taken.iter().next().unwrap().message().clone();
+        seen.push((
+            invocation.attribute("task_id").unwrap().to_owned(),
+            invocation.attribute("attempt").unwrap().to_owned(),
+            invocation.data().clone(),
+        ));
+        last = Some((engine, bus, invocation));
+    }
+    assert!(seen.iter().all(|invocation| invocation == &seen[0]), "F-110: {seen:?}");
+    let (mut engine, bus, invocation) = last.unwrap();
+    answer(&bus, &invocation, "{}");
+    answer(&bus, &invocation, "{}");
+    engine.turn().unwrap();
+    let events = engine.history("f", "exec-1", 0, 100).unwrap();
+    let names: Vec<_> = events.iter().map(|event| event.kind.name()).collect();
+    let expected = [
+        "ExecutionStarted",
+        "StepEntered",
+        "StepStarted",
+        "TaskScheduled",
+        "TaskStarted",
+        "TaskSucceeded",
+        "StepSucceeded",
+        "StepExited",
+        "StepEntered",
+        "StepStarted",
+    ];
+    assert_eq!(names, expected, "F-123: no event appears twice");
 }

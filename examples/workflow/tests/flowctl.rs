@@ -1,5 +1,5 @@
 //! The command: what it prints and with which code it ends, for good files and odd ones.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::path::Path;
 use std::process::Command;
@@ -153,6 +153,15 @@ fn exit_codes_of_run_and_validate() {
         assert_eq!(valid, if code == 2 { 2 } else { 0 }, "{steps}");
     }
     assert_eq!(flowctl(&["validate", "/nowhere"]).0, 64);
+    // Without --virtual the wait takes its time, and what happens is told.
+    let steps = "[{type: wait, name: a, duration: 0.2}]";
+    let folder = folder(&[("f.yaml", &flow(steps))]);
+    let file = folder.path().join("f.yaml");
+    let begun = std::time::Instant::now();
+    let (ended, out, err) = flowctl(&["run", file.to_str().unwrap()]);
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(200), "it waits");
+    assert_eq!(ended, 0, "{out}{err}");
+    assert_eq!(err.lines().count(), 6, "a line for each event: {err}");
     assert_eq!(flowctl(&["run", "/nowhere", "--virtual"]).0, 64);
     assert_eq!(flowctl(&["fly"]).0, 64);
     assert_eq!(flowctl(&["--help"]).0, 0);

@@ -15,4 +15,4 @@ pub(crate) use doubles::reply as reply_to;
 pub use files::{
     Action, ActionKind, Case, CaseError, Expected, flow_name, read_script, read_workers,
 };
-pub use runner::{CaseOptions, CaseStore, Outcome, run};
+pub use runner::{CaseClock, CaseOptions, CaseStore, Outcome, run};

@@ -1,8 +1,9 @@
-//! Plays a case in virtual time, deterministically, on one thread (F-130 … F-132).
+//! Plays a case on one thread: in virtual time, deterministically (F-130 … F-132), or in real time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 use siftbus::{Bus, Clock, ManualClock};
@@ -26,6 +27,18 @@ pub struct CaseOptions {
     pub crash_after_every_commit: bool,
     /// The limits in force.
     pub limits: FlowLimits,
+    /// How time passes.
+    pub clock: CaseClock,
+}
+
+/// The time of a case.
+#[derive(Copy, Clone, Debug, Default)]
+pub enum CaseClock {
+    /// Virtual: when nothing is left to do, it jumps to the next timer or action (F-131).
+    #[default]
+    Virtual,
+    /// That of the system; each event is told as it is written.
+    System(fn(&Event)),
 }
 
 /// The store of a case.
@@ -92,7 +105,7 @@ pub fn run(case: &Case, options: &CaseOptions) -> Result<Outcome, String> {
 struct Stage<'a> {
     case: &'a Case,
     options: &'a CaseOptions,
-    clock: ManualClock,
+    time: Time,
     store: KeptStore,
     /// Both are dropped and made again by a crash.
     up: Option<(Bus, Engine)>,
@@ -104,22 +117,25 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn new(case: &'a Case, options: &'a CaseOptions) -> Result<Self, String> {
-        let clock = ManualClock::new();
-        let start = Timestamp::from(clock.now());
+        let time = match options.clock {
+            CaseClock::Virtual => Time::Virtual(ManualClock::new()),
+            CaseClock::System(tell) => Time::system(tell)?,
+        };
         let store = KeptStore::new(&options.store, &case.name)?;
         let doubles = Doubles::new(&case.workers)?;
         let mut stage = Self {
             case,
             options,
-            clock,
+            time,
             store,
             up: None,
             doubles,
-            start,
+            start: Timestamp::default(),
             differences: Vec::new(),
             crashes: 0,
         };
         stage.open(false)?;
+        stage.start = stage.now();
         stage.create_flows()?;
         // Only what the execution commits is followed by crashes; flows are made once.
         stage.crash()?;
@@ -146,9 +162,13 @@ impl<'a> Stage<'a> {
     }
 
     fn open(&mut self, crashing: bool) -> Result<(), String> {
-        // A clock belongs to one bus: the next one goes on where the last one stood.
-        self.clock = ManualClock::starting_at(self.clock.now());
-        let bus = Bus::builder().clock(Clock::manual(&self.clock)).seed(SEED).build();
+        let mut bus = Bus::builder().seed(SEED);
+        if let Time::Virtual(clock) = &mut self.time {
+            // A clock belongs to one bus: the next one goes on where the last one stood.
+            *clock = ManualClock::starting_at(clock.now());
+            bus = bus.clock(Clock::manual(clock));
+        }
+        let bus = bus.build();
         let store = self.store.open()?;
         let store: Arc<dyn Store> = match crashing {
             true => Arc::new(CrashingStore { store, crashed: AtomicBool::new(false) }),
@@ -206,21 +226,21 @@ impl<'a> Stage<'a> {
         let mut script = case.script.iter().peekable();
         loop {
             self.settle()?;
+            self.tell()?;
             let elapsed = self.now().since(self.start).as_millis() as u64;
             if let Some(action) = script.next_if(|action| action.at_ms <= elapsed) {
                 self.act(action)?;
                 continue;
             }
-            let script_due = script
-                .peek()
-                .map(|action| self.start.after(std::time::Duration::from_millis(action.at_ms)));
+            let script_due =
+                script.peek().map(|action| self.start.after(Duration::from_millis(action.at_ms)));
             let done = self.describe()?.status.is_final() && script_due.is_none();
             let next = match self.engine().next_due() {
                 _ if done => None,
                 engine => engine.into_iter().chain(self.doubles.next_due()).chain(script_due).min(),
             };
             match next {
-                Some(next) => self.clock.advance_to(next.to_system()),
+                Some(next) => self.wait_until(next),
                 // Nothing is left but open callbacks (F-131).
                 None => return Ok(()),
             }
@@ -228,7 +248,37 @@ impl<'a> Stage<'a> {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp::from(self.clock.now())
+        Timestamp::from(self.bus().now())
+    }
+
+    fn wait_until(&self, next: Timestamp) {
+        match &self.time {
+            Time::Virtual(clock) => clock.advance_to(next.to_system()),
+            Time::System { runtime, .. } => {
+                let bus = self.bus();
+                let left = next.to_system().duration_since(bus.now()).unwrap_or_default();
+                // Past the millisecond, or what is due then would be asked for again and again.
+                runtime.block_on(bus.sleep(left + Duration::from_millis(1)));
+            }
+        }
+    }
+
+    /// Tells the events that are new, where somebody listens.
+    fn tell(&mut self) -> Result<(), String> {
+        let Time::System { tell, told, .. } = &self.time else { return Ok(()) };
+        let (tell, told) = (*tell, *told);
+        let new = self.engine_history(told)?;
+        new.iter().for_each(tell);
+        if let (Time::System { told, .. }, Some(last)) = (&mut self.time, new.last()) {
+            *told = last.id;
+        }
+        Ok(())
+    }
+
+    fn engine_history(&mut self, after: u32) -> Result<Vec<Event>, String> {
+        let name = self.case.name.clone();
+        let events = self.engine().history(&name, EXECUTION, after, usize::MAX);
+        events.map_err(|error| error.to_string())
     }
 
     /// Lets everything of this instant happen.
@@ -393,6 +443,20 @@ impl<'a> Stage<'a> {
         let events = self.events(&self.case.name.clone(), EXECUTION)?;
         let (now, runs) = (self.now(), self.runs()?);
         Ok(Played { description, events, now, runs, key: key() })
+    }
+}
+
+/// How time passes, and what that needs.
+enum Time {
+    Virtual(ManualClock),
+    System { runtime: tokio::runtime::Runtime, tell: fn(&Event), told: u32 },
+}
+
+impl Time {
+    fn system(tell: fn(&Event)) -> Result<Self, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        Ok(Self::System { runtime, tell, told: 0 })
     }
 }
 

@@ -183,7 +183,7 @@ impl Machine<'_> {
         let step = self.context.program.step(frame.step).map(Arc::clone);
         let Some(StepKind::Task(definition)) = step.as_ref().map(|step| &step.kind) else { return };
         let due = definition.heartbeat.map(|heartbeat| self.now.after(heartbeat));
-        if let Some(frame) = self.state.frames.get_mut(&id)
+        if let Some(frame) = self.state.frames.get_mut(id)
             && let Activity::Task(task) = &mut frame.activity
         {
             task.heartbeat = due;
@@ -210,7 +210,7 @@ impl Machine<'_> {
 
     /// Something about a step is due: a wait or a retry pause is over, or a task took too long.
     pub(super) fn frame_due(&mut self, id: EventId) -> Decided {
-        let due = self.state.frames.get(&id).and_then(|frame| frame.due());
+        let due = self.state.frames.get(id).and_then(|frame| frame.due());
         if due.is_none_or(|due| due > self.now) {
             return Ok(());
         }

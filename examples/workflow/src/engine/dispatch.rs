@@ -178,6 +178,7 @@ impl Engine {
             .with_attribute("step", &outgoing.step)
             .with_attribute("task_id", &task_id)
             .with_attribute("attempt", outgoing.attempt.to_string())
+            .with_attribute("pattern", outgoing.task.pattern.name())
             .with_attribute("resource", cut(&outgoing.task.resource.arn, ATTRIBUTE_CHARS))
             .with_attribute("correlid", &task_id)
             .with_attribute("reply_to", REPLY_TOPIC)

@@ -140,7 +140,7 @@ impl Fold<'_> {
 
     fn step_entered(&mut self, scope_id: EventId, input: &Arc<Value>) -> Folded {
         let step = self.program.id_of(&self.event.step).ok_or("no step of this name")?;
-        let scope = self.state.scopes.get_mut(&scope_id).ok_or("no such list runs")?;
+        let scope = self.state.scopes.get_mut(scope_id).ok_or("no such list runs")?;
         if scope.current != 0 {
             return Err("another step of the list runs");
         }
@@ -207,8 +207,8 @@ impl Fold<'_> {
         let id = self.event.scheduled;
         let step = self.step()?;
         close_below(self.state, id, false);
-        let frame = self.state.frames.remove(&id).ok_or("no such step runs")?;
-        let scope = self.state.scopes.get_mut(&frame.scope).ok_or("its list does not run")?;
+        let frame = self.state.frames.remove(id).ok_or("no such step runs")?;
+        let scope = self.state.scopes.get_mut(frame.scope).ok_or("its list does not run")?;
         scope.current = 0;
         if let (Some(Value::Object(output)), Value::Object(local)) = (output, &mut scope.local) {
             for (key, value) in output {
@@ -286,9 +286,9 @@ impl Fold<'_> {
                 };
                 let scope = fan.running.remove(&index).ok_or("no such branch runs")?;
                 fan.finished += 1;
-                let scope = self.state.scopes.remove(&scope).ok_or("no such list runs")?;
+                let scope = self.state.scopes.remove(scope).ok_or("no such list runs")?;
                 if let Some(Frame { activity: Activity::Fan(fan), .. }) =
-                    self.state.frames.get_mut(&owner)
+                    self.state.frames.get_mut(owner)
                 {
                     fan.locals.insert(index, scope.local);
                 }
@@ -318,7 +318,7 @@ impl Fold<'_> {
     ) -> Folded {
         let (id, time) = (self.event.id, self.event.time);
         let program = self.program;
-        let frame = self.state.frames.get_mut(&entered).ok_or("no such step runs")?;
+        let frame = self.state.frames.get_mut(entered).ok_or("no such step runs")?;
         let task = match program.step(frame.step).map(|step| &step.kind) {
             Some(StepKind::Task(task)) => task,
             _ => return Err("the step is no task"),
@@ -367,7 +367,7 @@ impl Fold<'_> {
     ) -> Folded {
         let event = self.event;
         let program = self.program;
-        let frame = self.state.frames.get_mut(&id).ok_or("no such step runs")?;
+        let frame = self.state.frames.get_mut(id).ok_or("no such step runs")?;
         let step = program.step(frame.step).ok_or("no such step")?;
         frame.activity = match take_retry(step, frame, failure) {
             Some((policy, k)) => {
@@ -380,7 +380,7 @@ impl Fold<'_> {
     }
 
     fn frame(&mut self) -> Result<&mut Frame, &'static str> {
-        self.state.frames.get_mut(&self.event.scheduled).ok_or("no such step runs")
+        self.state.frames.get_mut(self.event.scheduled).ok_or("no such step runs")
     }
 
     fn step(&mut self) -> Result<Arc<Step>, &'static str> {
@@ -391,7 +391,7 @@ impl Fold<'_> {
     /// Moves the event's task on; answers its step.
     fn task(&mut self, change: impl FnOnce(&mut Activity)) -> Result<u32, &'static str> {
         let (id, ..) = self.state.task_frame(self.event.scheduled).ok_or("no such task")?;
-        let frame = self.state.frames.get_mut(&id).ok_or("no such task")?;
+        let frame = self.state.frames.get_mut(id).ok_or("no such task")?;
         change(&mut frame.activity);
         Ok(frame.step)
     }
@@ -456,14 +456,14 @@ fn jittered(jitter: Jitter, delay: Duration, seed: EventId) -> Duration {
 /// Removes every list and step below a frame; callback tasks among them are cancelled if `aborted`.
 fn close_below(state: &mut State, owner: EventId, aborted: bool) {
     let scopes: Vec<EventId> =
-        state.scopes.iter().filter(|(_, scope)| scope.owner == owner).map(|(id, _)| *id).collect();
+        state.scopes.iter().filter(|(_, scope)| scope.owner == owner).map(|(id, _)| id).collect();
     for id in scopes {
-        let Some(scope) = state.scopes.remove(&id) else { continue };
+        let Some(scope) = state.scopes.remove(id) else { continue };
         if scope.current == 0 {
             continue;
         }
         close_below(state, scope.current, aborted);
-        let Some(frame) = state.frames.remove(&scope.current) else { continue };
+        let Some(frame) = state.frames.remove(scope.current) else { continue };
         if let (true, Activity::Task(task)) = (aborted, &frame.activity) {
             state.closed.insert(task.scheduled, Closed::Cancelled);
         }

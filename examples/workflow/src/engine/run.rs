@@ -51,7 +51,7 @@ impl Machine<'_> {
 
     fn advance(&mut self, id: EventId) -> Decided {
         // A branch that was ready may have been aborted by one before it.
-        let Some(scope) = self.state.scopes.get(&id).filter(|scope| scope.current == 0) else {
+        let Some(scope) = self.state.scopes.get(id).filter(|scope| scope.current == 0) else {
             return Ok(());
         };
         let list = self.context.program.list(scope.list).expect("scopes hold lists that exist");
@@ -98,7 +98,7 @@ impl Machine<'_> {
         attempt: u32,
         scheduled: EventId,
     ) -> Mapped {
-        let scope = self.state.scopes.get(&scope).expect("a step is entered in a list that runs");
+        let scope = self.state.scopes.get(scope).expect("a step is entered in a list that runs");
         let Some(mappings) = &step.input_mappings else {
             let object = overlay(&scope.input, &scope.local);
             return Mapped { object, missing: Vec::new() };
@@ -232,7 +232,7 @@ impl Machine<'_> {
         let kind = EventKind::StepStarted { until: None, choice: taken, items: None };
         self.emit(&step.name, Of::Event(frame), kind)?;
         // The scope of a choice is named by the choice itself.
-        if self.state.scopes.contains_key(&frame) {
+        if self.state.scopes.contains(frame) {
             self.make_ready(frame);
             return Ok(());
         }
@@ -284,7 +284,7 @@ impl Machine<'_> {
 
     /// A list has come to its end.
     fn scope_done(&mut self, id: EventId) -> Decided {
-        let scope = self.state.scopes.get(&id).expect("a list that ends was running");
+        let scope = self.state.scopes.get(id).expect("a list that ends was running");
         let (owner, index) = (scope.owner, scope.index);
         if owner == 0 {
             return self.end_flow(id);
@@ -311,7 +311,7 @@ impl Machine<'_> {
     }
 
     fn end_flow(&mut self, id: EventId) -> Decided {
-        let scope = self.state.scopes.get(&id).expect("a list that ends was running");
+        let scope = self.state.scopes.get(id).expect("a list that ends was running");
         let definition = Arc::clone(&self.context.program.definition);
         let (output, missing) = match &definition.output_mappings {
             None => (scope.local.clone(), Vec::new()),
@@ -405,7 +405,7 @@ impl Machine<'_> {
 
     /// An error has left a list: the step that holds it fails, with all its branches (F-52).
     fn fail_scope(&mut self, id: EventId, failure: Failure) -> Decided {
-        let scope = self.state.scopes.get(&id).expect("an error leaves a list that runs");
+        let scope = self.state.scopes.get(id).expect("an error leaves a list that runs");
         let (owner, index) = (scope.owner, scope.index);
         if owner == 0 {
             return self.finish(EventKind::ExecutionFailed(failure));
@@ -430,13 +430,13 @@ impl Machine<'_> {
     /// A cancellation for each task that is out below a frame.
     fn cancels_below(&self, owner: EventId) -> Vec<Command> {
         let below = |scope: EventId| {
-            let mut scope = self.state.scopes.get(&scope);
+            let mut scope = self.state.scopes.get(scope);
             while let Some(at) = scope {
                 if at.owner == owner {
                     return true;
                 }
-                let frame = self.state.frames.get(&at.owner);
-                scope = frame.and_then(|frame| self.state.scopes.get(&frame.scope));
+                let frame = self.state.frames.get(at.owner);
+                scope = frame.and_then(|frame| self.state.scopes.get(frame.scope));
             }
             false
         };

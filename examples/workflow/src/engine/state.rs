@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::by_event::ByEvent;
 use super::event::{Failure, Taken};
 use super::program::{ListId, StepId};
 use super::time::Timestamp;
@@ -75,9 +76,9 @@ pub struct State {
     /// Why it did not succeed.
     pub failure: Option<Failure>,
     /// Running lists, by the event that opened them.
-    pub scopes: BTreeMap<EventId, Scope>,
+    pub scopes: ByEvent<Scope>,
     /// Steps entered and not exited, by their `StepEntered`.
-    pub frames: BTreeMap<EventId, Frame>,
+    pub frames: ByEvent<Frame>,
     /// Callback tasks that are over, by their `TaskScheduled`: what a report on them is told.
     pub closed: BTreeMap<EventId, Closed>,
 }
@@ -227,13 +228,13 @@ impl State {
     /// order (F-54).
     pub fn path(&self, scope: EventId) -> Vec<u32> {
         let mut path = Vec::new();
-        let mut next = self.scopes.get(&scope);
+        let mut next = self.scopes.get(scope);
         while let Some(scope) = next {
             if scope.owner == 0 {
                 break;
             }
             path.push(scope.index);
-            next = self.frames.get(&scope.owner).and_then(|frame| self.scopes.get(&frame.scope));
+            next = self.frames.get(scope.owner).and_then(|frame| self.scopes.get(frame.scope));
         }
         path.reverse();
         path
@@ -242,8 +243,8 @@ impl State {
     /// The frame whose task has this `TaskScheduled` out.
     pub fn task_frame(&self, scheduled: EventId) -> Option<(EventId, &Frame, &TaskState)> {
         // A frame is older than its task, and there are few frames: look from the newest back.
-        self.frames.range(..scheduled).rev().find_map(|(id, frame)| match &frame.activity {
-            Activity::Task(task) if task.scheduled == scheduled => Some((*id, frame, task)),
+        self.frames.before(scheduled).rev().find_map(|(id, frame)| match &frame.activity {
+            Activity::Task(task) if task.scheduled == scheduled => Some((id, frame, task)),
             _ => None,
         })
     }

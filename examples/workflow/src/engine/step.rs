@@ -155,9 +155,9 @@ impl Machine<'_> {
             if let Some(deadline) = self.state.deadline.filter(|deadline| *deadline <= now) {
                 turns.push(((deadline, Vec::new()), Turn::Deadline));
             }
-            for (id, frame) in &self.state.frames {
+            for (id, frame) in self.state.frames.iter() {
                 if let Some(due) = frame.due().filter(|due| *due <= now) {
-                    turns.push(((due, self.state.path(frame.scope)), Turn::FrameDue(*id)));
+                    turns.push(((due, self.state.path(frame.scope)), Turn::FrameDue(id)));
                 }
             }
         }
@@ -256,14 +256,14 @@ impl Machine<'_> {
 
     /// A frame and its step. Both exist while a decision is made about them.
     pub(super) fn frame(&self, id: EventId) -> (&Frame, Arc<Step>) {
-        let frame = self.state.frames.get(&id).expect("a decision is about a step that runs");
+        let frame = self.state.frames.get(id).expect("a decision is about a step that runs");
         let step = self.context.program.step(frame.step).expect("frames hold steps that exist");
         (frame, Arc::clone(step))
     }
 
     /// Whether a frame still runs.
     pub(super) fn activity(&self, id: EventId) -> Option<&Activity> {
-        self.state.frames.get(&id).map(|frame| &frame.activity)
+        self.state.frames.get(id).map(|frame| &frame.activity)
     }
 
     /// `$context` (F-15), if any of the sources uses it; otherwise nothing of it.

@@ -280,6 +280,17 @@ pub enum ErrorPattern {
     Name(String),
 }
 
+impl Pattern {
+    /// The pattern as it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RequestResponse => "requestResponse",
+            Self::Sync => "sync",
+            Self::WaitForCallback => "waitForCallback",
+        }
+    }
+}
+
 impl Definition {
     /// The step of this name, wherever it is nested.
     pub fn step(&self, name: &str) -> Option<&Step> {

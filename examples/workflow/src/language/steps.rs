@@ -38,11 +38,7 @@ const TYPES: [(&str, &[&str]); 8] = [
     ("fail", &["error", "cause"]),
 ];
 
-const PATTERNS: [(&str, Pattern); 3] = [
-    ("requestResponse", Pattern::RequestResponse),
-    ("sync", Pattern::Sync),
-    ("waitForCallback", Pattern::WaitForCallback),
-];
+const PATTERNS: [Pattern; 3] = [Pattern::RequestResponse, Pattern::Sync, Pattern::WaitForCallback];
 
 /// The longest name of a flow or step, in characters.
 const MAX_NAME: usize = 128;
@@ -251,9 +247,9 @@ fn resource(place: &Place<'_>, report: &mut Report<'_>) -> Option<Resource> {
 
 fn pattern(place: &Place<'_>, report: &mut Report<'_>) -> Option<Pattern> {
     let text = place.text(report)?;
-    let known = PATTERNS.iter().find(|(name, _)| *name == text);
+    let known = PATTERNS.iter().find(|pattern| pattern.name() == text);
     if known.is_none() {
-        let names = PATTERNS.map(|(name, _)| name);
+        let names = PATTERNS.map(Pattern::name);
         let near = if text == "requestComplete" { Some(names[0]) } else { nearest(text, &names) };
         let hint = match near {
             Some(near) => format!("did you mean `{near}`?"),
@@ -262,7 +258,7 @@ fn pattern(place: &Place<'_>, report: &mut Report<'_>) -> Option<Pattern> {
         let message = format!("unknown pattern `{}`", shortened(text));
         report.add_with_hint(Code::ResourceOrPattern, place, message, Some(hint));
     }
-    known.map(|(_, pattern)| *pattern)
+    known.copied()
 }
 
 fn service_params(fields: &Fields<'_>, report: &mut Report<'_>) -> Option<Vec<(String, Source)>> {
@@ -282,7 +278,7 @@ fn input_scope(fields: &Fields<'_>, type_name: Option<&str>) -> Scope {
     // A pattern that cannot be read is an error of its own; the token is not judged then.
     let known = match pattern.as_ref().map(|value| value.as_str()) {
         None => Some(Pattern::default()),
-        Some(text) => PATTERNS.iter().find(|(name, _)| Some(*name) == text).map(|(_, it)| *it),
+        Some(text) => PATTERNS.into_iter().find(|pattern| Some(pattern.name()) == text),
     };
     Scope::TaskInput { has_token: known.is_none_or(|it| it == Pattern::WaitForCallback) }
 }

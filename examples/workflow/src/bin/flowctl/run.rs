@@ -1,6 +1,7 @@
-//! `flowctl run`: one execution in virtual time, with its history drawn.
+//! `flowctl run`: one execution with its history drawn.
 //!
-//! Workers are doubles, as in cases; the script is that of cases too.
+//! Workers are doubles, as in cases; the script is that of cases too. In real time each event is
+//! printed on standard error as it happens.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use workflow::cases::{
-    Case, CaseOptions, CaseStore, Expected, flow_name, read_script, read_workers, run as play,
+    Case, CaseClock, CaseOptions, CaseStore, Expected, flow_name, read_script, read_workers,
+    run as play,
 };
 use workflow::draw;
-use workflow::engine::Status;
+use workflow::engine::{Event, Status};
 
 /// The arguments of the subcommand.
 #[derive(Args, Debug)]
@@ -28,7 +30,7 @@ pub(crate) struct Arguments {
     /// What is done at which time, as `script.json` of a case.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
-    /// In virtual time: without waiting. The doubles need no other.
+    /// In virtual time, which jumps to what comes next, instead of real time.
     #[arg(long = "virtual")]
     virtual_time: bool,
     /// The file of the journal; in memory without.
@@ -39,9 +41,6 @@ pub(crate) struct Arguments {
 /// Exit code 0 when the execution succeeded, 1 when it failed or is not over, 3 when it timed out
 /// or was stopped.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    if !arguments.virtual_time {
-        return crate::usage_error("workers of this command are doubles: say --virtual");
-    }
     let case = match case_of(arguments) {
         Ok(case) => case,
         Err(why) => return crate::usage_error(&why),
@@ -51,7 +50,11 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Some(file) => CaseStore::File(file.clone()),
         None => CaseStore::Memory,
     };
-    let outcome = match play(&case, &CaseOptions { store, ..CaseOptions::default() }) {
+    let clock = match arguments.virtual_time {
+        true => CaseClock::Virtual,
+        false => CaseClock::System(tell),
+    };
+    let outcome = match play(&case, &CaseOptions { store, clock, ..CaseOptions::default() }) {
         Ok(outcome) => outcome,
         Err(why) => {
             eprintln!("flowctl: {why}");
@@ -73,6 +76,11 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Status::TimedOut | Status::Stopped => STOPPED,
         Status::Succeeded | Status::Failed | Status::Running | Status::Starting => 1,
     })
+}
+
+/// A line for an event that has just happened.
+fn tell(event: &Event) {
+    eprintln!("{} {} {}", event.time, event.kind.name(), event.step);
 }
 
 fn case_of(arguments: &Arguments) -> Result<Case, String> {
