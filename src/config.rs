@@ -27,12 +27,15 @@ pub struct TopicConfig {
     /// How long every message is kept, acknowledged or not; unset: only as long as a
     /// subscription needs it (RET-2, RET-9).
     pub retention: Option<Duration>,
+    /// For how long a publish with the same idempotency key as an earlier one is not published
+    /// again; unset: it always is (LIB-381).
+    pub deduplication_window: Option<Duration>,
     /// Labels: yours to use, at most 64 (RES-18).
     pub labels: BTreeMap<String, String>,
 }
 
 impl TopicConfig {
-    /// No retention, no labels.
+    /// No retention, no deduplication, no labels.
     pub fn new() -> Self {
         Self::default()
     }
@@ -44,6 +47,14 @@ impl TopicConfig {
         self
     }
 
+    /// Publishes messages with the same idempotency key once within this time, rounded up to whole
+    /// milliseconds and counted from the first (LIB-381).
+    #[must_use]
+    pub fn deduplication_window(mut self, window: Duration) -> Self {
+        self.deduplication_window = Some(window);
+        self
+    }
+
     /// Adds a label.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
@@ -52,6 +63,9 @@ impl TopicConfig {
     }
 
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), ConfigError> {
+        if let Some(window) = self.deduplication_window {
+            check_range("deduplication window", window, &limits.deduplication_window)?;
+        }
         if let Some(retention) = self.retention {
             check_range("topic retention", retention, &limits.topic_retention)?;
         }
@@ -74,6 +88,9 @@ impl TopicConfig {
 pub struct TopicUpdate {
     /// The new retention; `Some(None)` clears it (RET-5).
     pub retention: Option<Option<Duration>>,
+    /// The new deduplication window, at once also for keys that are remembered; `Some(None)`
+    /// clears it, and they are forgotten (LIB-382).
+    pub deduplication_window: Option<Option<Duration>>,
     /// The new labels, all of them.
     pub labels: Option<BTreeMap<String, String>>,
 }
@@ -91,6 +108,13 @@ impl TopicUpdate {
         self
     }
 
+    /// Sets or clears the deduplication window.
+    #[must_use]
+    pub fn deduplication_window(mut self, window: Option<Duration>) -> Self {
+        self.deduplication_window = Some(window);
+        self
+    }
+
     /// Replaces all labels.
     #[must_use]
     pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
@@ -99,7 +123,9 @@ impl TopicUpdate {
     }
 
     pub(crate) fn applied_to(&self, config: &TopicConfig) -> TopicConfig {
+        let window = self.deduplication_window;
         TopicConfig {
+            deduplication_window: window.unwrap_or(config.deduplication_window),
             retention: self.retention.unwrap_or(config.retention),
             labels: self.labels.clone().unwrap_or_else(|| config.labels.clone()),
         }

@@ -476,6 +476,14 @@ pub enum PublishReason {
         /// The subscription's name.
         subscription: String,
     },
+    /// The topic remembers as many idempotency keys as it may (LIB-382).
+    #[error("topic {topic:?} remembers {max} idempotency keys")]
+    DeduplicationFull {
+        /// The topic's name.
+        topic: String,
+        /// How many it may remember.
+        max: usize,
+    },
     /// A message would wait longer at its topic than the topic's retention, or without one the
     /// longest that is allowed (LIB-376).
     #[error("a delay of {delay:?}; the retention is {retention:?}")]
@@ -526,7 +534,9 @@ impl PublishReason {
             | Self::DelayBeyondRetention { .. }
             | Self::AboveByteLimit { .. }
             | Self::Misused { .. } => Code::InvalidArgument,
-            Self::NoRoom { .. } | Self::BacklogFull { .. } => Code::ResourceExhausted,
+            Self::NoRoom { .. } | Self::BacklogFull { .. } | Self::DeduplicationFull { .. } => {
+                Code::ResourceExhausted
+            }
             Self::TimedOut { .. } => Code::DeadlineExceeded,
             Self::Fault { code, .. } => *code,
             Self::Closed => Code::Unavailable,
@@ -584,6 +594,14 @@ pub enum MessageProblem {
         min: Duration,
         /// The most that is allowed.
         max: Duration,
+    },
+    /// The idempotency key is too long (LIB-380).
+    #[error("an idempotency key of {len} bytes; at most {max} are allowed")]
+    IdempotencyKeyTooLong {
+        /// Bytes of the key.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
     },
     /// The ordering key is too long (LIM-8).
     #[error("an ordering key of {len} bytes; at most {max} are allowed")]

@@ -166,7 +166,7 @@ impl Topic {
             }
         };
         match shared.publish_later(message, load, due, gate, reading) {
-            Ok(id) => Ok(Receipt::later(id)),
+            Ok(given) => Ok(Receipt::given(given)),
             Err((reason, message)) => Err(PublishError::new(reason, vec![message])),
         }
     }
@@ -201,7 +201,7 @@ impl Turn<'_> {
                     return Ok(Receipt::of(&appended));
                 }
                 let message = messages.pop().unwrap_or_default();
-                shared.publish_later(message, load, due, gate, reading).map(Receipt::later).map_err(
+                shared.publish_later(message, load, due, gate, reading).map(Receipt::given).map_err(
                     |(reason, message)| {
                         messages.push(message);
                         reason

@@ -63,7 +63,7 @@
 //! - Bad input is an error with a gRPC code, never a panic; every limit is a value.
 //! - Time is a clock of your choice. With a manual one, a month passes in microseconds.
 //!
-//! Not there yet: a server, deduplication.
+//! Not there yet: a server.
 //!
 //! What the bus holds is bounded by a [`Budget`]; publishers that find no room wait, in order, or
 //! get their messages back. Each subscription may have a [`BacklogLimit`] of its own.

@@ -32,6 +32,9 @@ pub enum NameGrammar {
 /// | `attribute_key_bytes` | 1–256 | 1–256 | LIM-6 |
 /// | `attribute_value_bytes` | 1,024 | 1,024 | LIM-7 |
 /// | `ordering_key_bytes` | 1,024 | 1,024 | LIM-8 |
+/// | `idempotency_key_bytes` | 1,024 | 1,024 | LIB-380 |
+/// | `deduplication_window` of a topic | 1 ns– | 1 ns– | LIB-381 |
+/// | `deduplication_keys` of a topic | 1,000,000 | 1,000,000 | LIB-382 |
 /// | `message_ttl` | 1 ns– | 1 ns– | LIB-370 |
 /// | `ack_deadline` of a subscription | 1 ns– | 10–600 s | LIM-9 |
 /// | `modify_ack_deadline` | 0– | 0–600 s | LIM-10 |
@@ -81,6 +84,12 @@ pub struct Limits {
     pub attribute_value_bytes: usize,
     /// Bytes of an ordering key.
     pub ordering_key_bytes: usize,
+    /// Bytes of an idempotency key.
+    pub idempotency_key_bytes: usize,
+    /// For how long a topic may recognise idempotency keys.
+    pub deduplication_window: RangeInclusive<Duration>,
+    /// How many idempotency keys one topic remembers.
+    pub deduplication_keys: usize,
     /// A message's time to live.
     pub message_ttl: RangeInclusive<Duration>,
     /// A subscription's ack deadline.
@@ -173,6 +182,9 @@ impl Limits {
             attribute_key_bytes: 256,
             attribute_value_bytes: 1_024,
             ordering_key_bytes: 1_024,
+            idempotency_key_bytes: 1_024,
+            deduplication_window: TICK..=Duration::MAX,
+            deduplication_keys: 1_000_000,
             message_ttl: TICK..=Duration::MAX,
             ack_deadline: TICK..=Duration::MAX,
             modify_ack_deadline: Duration::ZERO..=Duration::MAX,

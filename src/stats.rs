@@ -24,6 +24,11 @@ pub struct TopicStats {
     pub waiting_for: Option<String>,
     /// Messages that wait until it is time to publish them.
     pub delayed: u64,
+    /// Idempotency keys that are remembered.
+    pub deduplication_keys: usize,
+    /// Messages that were not published because their key was known, since the topic has a
+    /// deduplication window.
+    pub duplicates: u64,
 }
 
 /// What a whole bus holds; made by [`Bus::stats`](crate::Bus::stats).

@@ -11,11 +11,11 @@ use crate::filter::Filter;
 use crate::limits::Limits;
 use crate::message::{Message, MessageId};
 use crate::shell::topic::admission::{Gate, Load};
+use crate::shell::topic::deduplication::Given;
 use crate::shell::topic::{Appended, Recipients, TopicShared};
 use crate::stats::TopicStats;
 use crate::subscription::Subscription;
 use crate::sync::Arc;
-use crate::time::Span;
 
 /// A handle on a topic.
 ///
@@ -284,23 +284,27 @@ pub const DELETED_TOPIC: &str = "_deleted-topic_";
 pub struct Receipt {
     id: MessageId,
     recipients: Option<usize>,
+    is_duplicate: bool,
 }
 
 impl Receipt {
     pub(crate) fn of(appended: &Appended) -> Self {
+        if let Some(given) = appended.each.as_deref().and_then(<[Given]>::first) {
+            return Self::given(*given);
+        }
         let recipients = match &appended.recipients {
             Recipients::Same(count) => *count,
             Recipients::Each(counts) => counts.first().copied().unwrap_or_default(),
         };
-        Self { id: appended.first, recipients: Some(recipients) }
+        Self { id: appended.first, recipients: Some(recipients), is_duplicate: false }
     }
 
-    /// Of a message that is to be published later.
-    pub(crate) fn later(id: MessageId) -> Self {
-        Self { id, recipients: None }
+    pub(crate) fn given(given: Given) -> Self {
+        let Given { id, recipients, is_duplicate } = given;
+        Self { id, recipients, is_duplicate }
     }
 
-    /// The id that the bus gave the message.
+    /// The id that the bus gave the message; of a duplicate, that of the first with its key.
     pub fn id(&self) -> MessageId {
         self.id
     }
@@ -308,6 +312,12 @@ impl Receipt {
     /// How many subscriptions took the message; `None` of a message that is to be published later.
     pub fn recipients(&self) -> Option<usize> {
         self.recipients
+    }
+
+    /// Whether nothing was published, because a message with the same idempotency key had been
+    /// within the topic's deduplication window (LIB-381).
+    pub fn is_duplicate(&self) -> bool {
+        self.is_duplicate
     }
 }
 
@@ -317,42 +327,51 @@ pub struct Receipts {
     first: MessageId,
     len: usize,
     recipients: Recipients,
+    /// Instead of all that, if some were duplicates.
+    each: Option<Vec<Given>>,
 }
 
 impl Receipts {
     pub(crate) fn of(appended: Appended, len: usize) -> Self {
-        Self { first: appended.first, len, recipients: appended.recipients }
+        Self { first: appended.first, len, recipients: appended.recipients, each: appended.each }
     }
 
     /// Of a publish of one.
     fn first(self) -> Receipt {
-        Receipt::of(&Appended { first: self.first, recipients: self.recipients })
+        let Self { first, recipients, each, .. } = self;
+        Receipt::of(&Appended { first, recipients, each })
     }
 
-    /// How many messages were published.
+    /// How many messages were handed over.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether none was published; a publish of nothing is an error, so this is never true.
+    /// Whether none was; a publish of nothing is an error, so this is never true.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The ids of the messages.
     pub fn ids(&self) -> impl Iterator<Item = MessageId> + use<> {
-        let first = self.first.as_u64();
-        (first..first + self.len as u64).map(MessageId::from_u64)
+        let (first, each) = (self.first.as_u64(), self.each.clone());
+        (0..self.len).map(move |nth| match &each {
+            Some(each) => each.get(nth).map_or(MessageId::from_u64(first), |given| given.id),
+            None => MessageId::from_u64(first + nth as u64),
+        })
     }
 
     /// A receipt for each message.
     pub fn iter(&self) -> impl Iterator<Item = Receipt> {
-        self.ids().enumerate().map(|(nth, id)| Receipt {
-            id,
-            recipients: Some(match &self.recipients {
+        self.ids().enumerate().map(|(nth, id)| {
+            if let Some(given) = self.each.as_ref().and_then(|each| each.get(nth)) {
+                return Receipt::given(*given);
+            }
+            let recipients = match &self.recipients {
                 Recipients::Same(count) => *count,
                 Recipients::Each(counts) => counts.get(nth).copied().unwrap_or_default(),
-            }),
+            };
+            Receipt { id, recipients: Some(recipients), is_duplicate: false }
         })
     }
 }
@@ -367,12 +386,15 @@ pub(crate) fn check(messages: &[Message], limits: &Limits) -> Result<Load, Publi
             max: *limits.publish_messages.end(),
         });
     }
-    let (mut size, mut least_ttl) = (0, Span::FOREVER);
+    let mut load = Load::new(messages.len(), 0);
+    let mut size = 0;
     for (index, message) in messages.iter().enumerate() {
         size += message.size() as u64;
-        let ttl = check_message(message, limits)
+        let looked = check_message(message, limits)
             .map_err(|problem| PublishReason::Message { index, problem })?;
-        least_ttl = least_ttl.min(ttl);
+        if looked {
+            load.note(message);
+        }
     }
     if size > limits.publish_bytes as u64 {
         let (size, max) = (usize::try_from(size).unwrap_or(usize::MAX), limits.publish_bytes);
@@ -385,12 +407,12 @@ pub(crate) fn check(messages: &[Message], limits: &Limits) -> Result<Load, Publi
             return Err(PublishReason::MixedOrderingKeys { first, other });
         }
     }
-    Ok(Load { least_ttl, ..Load::new(messages.len(), size) })
+    Ok(load.with_bytes(size))
 }
 
-/// Answers the time to live.
+/// Answers whether it had to be looked at closely.
 #[inline]
-fn check_message(message: &Message, limits: &Limits) -> Result<Span, MessageProblem> {
+fn check_message(message: &Message, limits: &Limits) -> Result<bool, MessageProblem> {
     let attributes = message.attributes();
     if !limits.empty_messages && message.data().is_empty() && attributes.is_empty() {
         return Err(MessageProblem::Empty);
@@ -400,12 +422,12 @@ fn check_message(message: &Message, limits: &Limits) -> Result<Span, MessageProb
         return Err(MessageProblem::DataTooLarge { size, max });
     }
     if attributes.is_unused() || (!attributes.is_odd() && limits.allow_even(attributes.len())) {
-        return Ok(Span::FOREVER);
+        return Ok(false);
     }
-    check_closely(message, limits)
+    check_closely(message, limits).map(|()| true)
 }
 
-fn check_closely(message: &Message, limits: &Limits) -> Result<Span, MessageProblem> {
+fn check_closely(message: &Message, limits: &Limits) -> Result<(), MessageProblem> {
     let attributes = message.attributes();
     let (len, max) = (message.ordering_key().len(), limits.ordering_key_bytes);
     if len > max {
@@ -427,10 +449,14 @@ fn check_closely(message: &Message, limits: &Limits) -> Result<Span, MessageProb
             return Err(MessageProblem::AttributeValueTooLong { key: shown(), len, max });
         }
     }
+    let (len, max) = (message.idempotency_key().len(), limits.idempotency_key_bytes);
+    if len > max {
+        return Err(MessageProblem::IdempotencyKeyTooLong { len, max });
+    }
     let allowed = &limits.message_ttl;
     if let Some(ttl) = message.ttl().filter(|ttl| !allowed.contains(ttl)) {
         let (min, max) = (*allowed.start(), *allowed.end());
         return Err(MessageProblem::TtlOutOfRange { ttl, min, max });
     }
-    Ok(message.ttl_span())
+    Ok(())
 }

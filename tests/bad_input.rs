@@ -303,6 +303,44 @@ async fn sleeps_and_timeouts_take_any_duration() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_publish_may_not_ask_for_is_named() {
+    let mut limits = Limits::google();
+    limits.deduplication_keys = 1;
+    limits.deduplication_window = SECOND..=DAY;
+    let w = world(limits).await;
+    // A delay beyond the retention, or the longest retention (LIB-376).
+    let error = says!(w.topic.publish_after("x", 32 * DAY).await, InvalidArgument, "2764800s");
+    assert_eq!(error.into_messages(), [Message::from("x")]);
+    let hour = Duration::from_secs(3_600);
+    w.topic.update(TopicUpdate::new().retention(Some(hour))).await.unwrap();
+    says!(w.topic.try_publish_after("x", 2 * hour), InvalidArgument, "3600s");
+    let time = w.bus.now() + 2 * hour;
+    says!(w.topic.publish_at("x", time).await, InvalidArgument, "3600s");
+    says!(w.topic.try_publish_at("x", time), InvalidArgument, "7200s");
+    let bad = Message::new("x").with_attribute("googkey", "v");
+    says!(w.topic.publish_after(bad, SECOND).await, InvalidArgument, "googkey");
+    // Keys and windows (LIB-380 … LIB-382).
+    let long = Message::new("x").with_idempotency_key("k".repeat(1_025));
+    says!(w.topic.publish(long.clone()).await, InvalidArgument, "1025");
+    says!(w.topic.publish_after(long, SECOND).await, InvalidArgument, "1025");
+    let window = |window| TopicUpdate::new().deduplication_window(Some(window));
+    says!(w.topic.update(window(SECOND / 2)).await, InvalidArgument, "500ms");
+    let config = TopicConfig::new().deduplication_window(2 * DAY);
+    says!(w.bus.create_topic("new", config).await, InvalidArgument, "172800s");
+    w.topic.update(window(SECOND)).await.unwrap();
+    let keyed = |key: &str| Message::new("x").with_idempotency_key(key);
+    w.topic.publish(keyed("a")).await.unwrap();
+    let error = says!(w.topic.publish(keyed("b")).await, ResourceExhausted, "orders");
+    assert_eq!(error.into_messages(), [keyed("b")]);
+    says!(w.topic.publish_after(keyed("b"), SECOND).await, ResourceExhausted, "orders");
+    assert_eq!((w.worker.stats().backlog, w.topic.stats().delayed), (1, 0));
+    w.topic.delete().await.unwrap();
+    says!(w.topic.publish_after("x", SECOND).await, NotFound, "orders");
+    says!(w.topic.try_publish_after("x", SECOND), NotFound, "orders");
+    assert_eq!(w.topic.withdraw("1".parse().unwrap()), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_time_to_live_that_is_not_allowed_is_named() {
     let mut limits = Limits::google();
     limits.message_ttl = SECOND..=DAY;

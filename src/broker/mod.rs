@@ -6,6 +6,7 @@
 
 pub(crate) mod chunks;
 pub(crate) mod deadlines;
+pub(crate) mod deduplication;
 pub(crate) mod delayed;
 pub(crate) mod faults;
 pub(crate) mod hops;

@@ -5,6 +5,7 @@
 
 pub(crate) mod admission;
 mod audit;
+pub(crate) mod deduplication;
 pub(crate) mod delayed;
 pub(crate) mod explain;
 mod faults;
@@ -25,6 +26,7 @@ use super::snapshot::SnapshotShared;
 use super::subscription::{Start, SubscriptionShared};
 use super::timers::{Key, Rank, Timed};
 use super::view::View;
+use crate::broker::deduplication::Deduplication;
 use crate::broker::delayed::{Delayed, Late};
 use crate::broker::faults::PublishFaults;
 use crate::broker::hops::{Hops, Path};
@@ -88,6 +90,8 @@ struct TopicState {
     delayed: Delayed,
     due_timer: Option<Key>,
     late: Late,
+    /// Which idempotency keys were published lately, where the topic asks for that.
+    deduplication: Option<Box<Deduplication>>,
     ledger: TopicLedger,
     doors: Doors,
     /// Faults on demand, once any was armed.
@@ -120,6 +124,8 @@ impl Recipients {
 pub(crate) struct Appended {
     pub(crate) first: MessageId,
     pub(crate) recipients: Recipients,
+    /// Message by message, if some were duplicates; then the rest does not count.
+    pub(crate) each: Option<Vec<deduplication::Given>>,
 }
 
 impl TopicShared {
@@ -146,6 +152,7 @@ impl TopicShared {
                 delayed: Delayed::default(),
                 due_timer: None,
                 late: Late::default(),
+                deduplication: None,
                 ledger: TopicLedger::default(),
                 doors: Doors::default(),
                 faults: None,
@@ -158,7 +165,7 @@ impl TopicShared {
             seen: explain::SeenKeys::new(),
             words: AtomicU64::new(0),
         });
-        topic.state.lock().configure(config);
+        drop(topic.state.lock().configure(config, core.seed));
         core.books.enter(topic.id, &topic.me);
         topic
     }
@@ -201,6 +208,8 @@ impl TopicShared {
             publishers_waiting: state.doors.publishers.len(),
             waiting_for: None,
             delayed: state.delayed.len(),
+            deduplication_keys: state.deduplication.as_ref().map_or(0, |known| known.len()),
+            duplicates: state.deduplication.as_ref().map_or(0, |known| known.duplicates()),
         }
     }
 
@@ -283,6 +292,9 @@ impl TopicShared {
             drop(state);
             return Err((self.fault(code), messages));
         }
+        if load.has_keys && state.deduplication.is_some() {
+            return self.publish_once(state, messages, gate, reading);
+        }
         let mut overflowing = Overflowing::new();
         if !self.is_open(&state, load, gate) {
             match self.admit(&mut state, load, messages.as_slice(), matches, gate, reading) {
@@ -348,7 +360,7 @@ impl TopicShared {
         for subscription in overflowing {
             subscription.drop_oldest();
         }
-        Appended { first: MessageId::from_u64(first), recipients }
+        Appended { first: MessageId::from_u64(first), recipients, each: None }
     }
 
     /// Existence comes before the shape of messages (section 17 of the rules, ERR-3).
@@ -519,6 +531,7 @@ impl TopicShared {
         for subscription in &subscriptions {
             subscription.sweep(reading);
         }
+        self.forget_keys(reading);
         let mut effects = Effects::default();
         let mut state = self.state.lock();
         state.drop_retained(reading.now);
@@ -566,12 +579,13 @@ impl TopicShared {
         }
         let config = update.applied_to(&state.config);
         config.check(&self.core.limits)?;
-        state.configure(config.clone());
+        let forgotten = state.configure(config.clone(), self.core.seed);
         state.spread_retention(reading);
         self.apply_changes(&mut state, &mut effects);
         let last = state.last_publish;
         self.reschedule_sweep(&mut state, last);
         drop(state);
+        drop(forgotten);
         effects.run();
         Ok(config)
     }
@@ -607,7 +621,7 @@ impl TopicShared {
         if let Some(position) = state.retained_from.take() {
             state.log.release_hold(position);
         }
-        let withdrawn = self.withdraw_all(&mut state);
+        let withdrawn = (self.withdraw_all(&mut state), state.deduplicate(None, 0));
         self.apply_changes(&mut state, &mut effects);
         self.tell_all(&mut state, &mut effects);
         drop(state);
@@ -682,7 +696,7 @@ impl TopicShared {
 
     /// The retention has become shorter: what is stored may be due earlier.
     fn reschedule_sweep(&self, state: &mut TopicState, now: Time) {
-        if state.log.messages() > 0 {
+        if state.log.messages() > 0 || state.deduplication.is_some() {
             self.sweep_at(state, now);
         }
     }
@@ -765,7 +779,8 @@ fn tell(awaited: Awaited, effects: &mut Effects) {
 }
 
 impl TopicState {
-    fn configure(&mut self, config: TopicConfig) {
+    /// Answers what it has no use for any more, to be dropped once the lock is released.
+    fn configure(&mut self, config: TopicConfig, seed: u64) -> impl Sized + use<> {
         match (self.retained_from, config.retention) {
             (None, Some(_)) => {
                 // What other holds keep has not been promised to anybody else: start here.
@@ -781,7 +796,9 @@ impl TopicState {
         if let Some(retention) = config.retention {
             self.least_retention = self.least_retention.min(Span::round_up(retention));
         }
+        let window = config.deduplication_window.map(Span::round_up);
         self.config = config;
+        self.deduplicate(window, seed)
     }
 
     /// An unacknowledged message stays for the longer of the two retentions (RET-2).
@@ -810,7 +827,8 @@ impl TopicState {
         let own = self.least_retained();
         self.least_retention = retentions.chain(own).min().unwrap_or(Span::FOREVER);
         let dues = self.subscriptions.values().map(|subscription| subscription.retention_due());
-        let own = self.retained_due();
+        let keys = self.deduplication.as_ref().and_then(|known| known.next_due());
+        let own = self.retained_due().into_iter().chain(keys);
         let due = dues.chain(own).min().filter(|due| *due < Time::LAST)?;
         Some(due.max(now.after(SWEEP_EVERY)))
     }

@@ -10,6 +10,7 @@ mod ack_ids;
 mod budget;
 mod dead_letter;
 mod deadlines;
+mod deduplication;
 mod delayed;
 mod exactly_once;
 mod expiration;

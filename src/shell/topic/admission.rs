@@ -54,15 +54,23 @@ pub(crate) struct Load {
     pub(crate) charge: u64,
     /// The shortest time to live among the messages; `FOREVER` if none has one.
     pub(crate) least_ttl: Span,
+    /// Whether some message has an idempotency key.
+    pub(crate) has_keys: bool,
 }
 
 impl Load {
     #[inline]
     pub(crate) fn new(messages: usize, bytes: u64) -> Self {
         let messages = messages as u64;
-        let overhead = messages.saturating_mul(MESSAGE_OVERHEAD);
-        let charge = bytes.saturating_add(overhead);
-        Self { messages, charge, least_ttl: Span::FOREVER }
+        let load = Self { messages, charge: 0, least_ttl: Span::FOREVER, has_keys: false };
+        load.with_bytes(bytes)
+    }
+
+    /// The same of messages that have so many bytes.
+    #[inline]
+    pub(crate) fn with_bytes(self, bytes: u64) -> Self {
+        let overhead = self.messages.saturating_mul(MESSAGE_OVERHEAD);
+        Self { charge: bytes.saturating_add(overhead), ..self }
     }
 
     pub(crate) fn of(messages: &[Message]) -> Self {
@@ -77,6 +85,7 @@ impl Load {
     pub(crate) fn note(&mut self, message: &Message) {
         if message.has_rare() {
             self.least_ttl = self.least_ttl.min(message.ttl_span());
+            self.has_keys |= !message.idempotency_key().is_empty();
         }
     }
 
@@ -460,7 +469,8 @@ impl TopicShared {
     pub(super) fn charged(&self, state: &TopicState) -> u64 {
         let (live, doors) = (state.log.live(), &state.doors);
         let words = self.words.load(Ordering::Relaxed).saturating_sub(live.messages);
-        let beside = doors.reserved + state.delayed.charge();
+        let keys = state.deduplication.as_ref().map_or(0, |known| known.charge());
+        let beside = doors.reserved + state.delayed.charge() + keys;
         live.charge() + doors.entries * ENTRY_BYTES + words * WORD_BYTES + beside
     }
 
@@ -508,7 +518,7 @@ impl TopicShared {
             drop(state);
             return Err(self.gone());
         }
-        let load = Load { messages: 1, charge, least_ttl: Span::FOREVER };
+        let load = Load { charge, ..Load::new(1, 0) };
         self.admit(&mut state, load, &[], &matches, gate, reading)?;
         state.doors.reserved += charge;
         self.settle_account(&mut state, &mut effects);

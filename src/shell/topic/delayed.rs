@@ -7,7 +7,9 @@
 use std::sync::Weak;
 
 use super::admission::{Gate, Load};
+use super::deduplication::Given;
 use super::{Messages, One, TopicShared, TopicState};
+use crate::broker::deduplication::charge_of;
 use crate::clock::Reading;
 use crate::error::PublishReason;
 use crate::message::{Message, MessageId};
@@ -29,7 +31,7 @@ impl Timed for Due {
 }
 
 impl TopicShared {
-    /// Takes a message that is to be published at `due`, if there is room for it; answers its id.
+    /// Takes a message that is to be published at `due`, if there is room for it.
     pub(crate) fn publish_later(
         &self,
         message: Message,
@@ -37,7 +39,7 @@ impl TopicShared {
         due: Time,
         gate: Gate,
         reading: Reading,
-    ) -> Result<MessageId, (PublishReason, Message)> {
+    ) -> Result<Given, (PublishReason, Message)> {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
         if state.deleted {
@@ -49,17 +51,27 @@ impl TopicShared {
             return Err((self.fault(code), message));
         }
         let checked = self.check_delay(&state, due, reading);
-        if let Err(reason) = checked.and_then(|()| self.admit_later(&state, load, gate)) {
+        let known = checked.and_then(|()| self.known_before(&mut state, &message, reading));
+        if let Ok(Some(id)) = known {
+            drop(state);
+            return Ok(Given::duplicate(id));
+        }
+        let mut load = load;
+        if state.deduplication.is_some() && load.has_keys {
+            load.charge += charge_of(message.idempotency_key());
+        }
+        if let Err(reason) = known.and_then(|_| self.admit_later(&state, load, gate)) {
             drop(state);
             return Err((reason, message));
         }
         let id = MessageId::from_u64(self.core.take_ids(1));
+        self.remember(&mut state, &message, id, reading);
         state.delayed.insert(id, due.min(Time::LAST), message);
         self.schedule_due(&mut state);
         self.settle_account(&mut state, &mut effects);
         drop(state);
         effects.run();
-        Ok(id)
+        Ok(Given { id, recipients: None, is_duplicate: false })
     }
 
     /// A message waits at most as long as the topic would keep it afterwards (LIB-376).
@@ -111,6 +123,9 @@ impl TopicShared {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
         let message = state.delayed.take(id);
+        if let Some((known, message)) = state.deduplication.as_mut().zip(message.as_ref()) {
+            known.remove(message.idempotency_key(), id);
+        }
         state.ledger.withdrawn += u64::from(message.is_some());
         self.schedule_due(&mut state);
         self.settle_account(&mut state, &mut effects);
