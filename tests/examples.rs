@@ -93,6 +93,24 @@ fn filters() {
 }
 
 #[test]
+fn handler() {
+    let output = run("handler", [""; 0]);
+    let expected = "handler: 4 charged, 3 tried again, 1 rejected, 1 read by people";
+    assert_eq!(last_line(&output), expected);
+    let rejected = "some lamps: rejected: invalid digit found in string";
+    assert!(printed(&output).contains(rejected), "{}", printed(&output));
+}
+
+#[cfg(all(feature = "http", feature = "oidc"))]
+#[test]
+fn push() {
+    let output = run("push", [""; 0]);
+    let expected = "push: 3 pushed, 3 received; a stranger got 401, a forger 401, \
+                    another account 403";
+    assert_eq!(last_line(&output), expected);
+}
+
+#[test]
 fn one_file() {
     let folder = Folder::new("one").with("hello", "hello, wide world\n");
     let output = run("request_reply", [&folder.0]);
