@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use siftbus::{AdminError, Bus, Clock, Topic, TopicConfig};
+use siftbus::{Bus, Clock};
 
 use crate::document::DEFAULT_QUEUE;
 use crate::engine::{Engine, Settings};
 use crate::error::BuildError;
 use crate::handler::KindOptions;
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, topic};
 use crate::limits::DEFAULT_MAX_UNFINISHED;
 use crate::retry::Jitter;
 use crate::store::{JobStore, MemoryStore};
@@ -52,7 +52,8 @@ impl JobsBuilder {
         self
     }
 
-    /// The topic that carries the jobs; its workers pull from `{topic}-worker`. Default: `jobs`.
+    /// The topic that carries the jobs; its workers pull from `{topic}-worker`. Queues of their own
+    /// have topics `{topic}.{queue}`. Default: `jobs`.
     #[must_use]
     pub fn topic(mut self, name: impl Into<String>) -> Self {
         self.topic = name.into();
@@ -121,13 +122,13 @@ impl JobsBuilder {
     /// Outside of a tokio runtime.
     pub async fn build(self) -> Result<Jobs, BuildError> {
         let bus = self.bus;
-        let topic = topic(&bus, &self.topic).await?;
+        let jobs_topic = topic(&bus, &self.topic).await?;
         let dead_letters = match &self.dead_letters {
-            Some(name) => Some(self::topic(&bus, name).await?),
+            Some(name) => Some(topic(&bus, name).await?),
             None => None,
         };
         let events = match &self.events {
-            Some(name) => Some(self::topic(&bus, name).await?),
+            Some(name) => Some(topic(&bus, name).await?),
             None => None,
         };
         let jitter = match bus.clock() {
@@ -144,21 +145,14 @@ impl JobsBuilder {
             queue_limits: self.queue_limits,
         };
         let store = self.store.unwrap_or_else(|| Box::new(MemoryStore::new()));
-        let engine = Engine::new(bus, topic, store, settings);
+        let engine = Engine::new(bus, jobs_topic, store, settings);
         let weak = std::sync::Arc::downgrade(&engine);
         tokio::spawn(Engine::run_groups(weak.clone(), engine.group_ready().clone()));
         let jobs = Jobs { engine: engine.clone() };
-        jobs.subscription(DEFAULT_QUEUE).await?;
+        jobs.queue(DEFAULT_QUEUE).await?;
         ticker::recover(&jobs).await?;
         ticker::drain(&engine).await?;
         tokio::spawn(ticker::run(weak, engine.tick.clone()));
         Ok(jobs)
-    }
-}
-
-async fn topic(bus: &Bus, name: &str) -> Result<Topic, AdminError> {
-    match bus.create_topic(name, TopicConfig::new()).await {
-        Err(AdminError::AlreadyExists { .. }) => bus.topic(name).await,
-        made => made,
     }
 }

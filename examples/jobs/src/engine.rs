@@ -18,7 +18,7 @@ use crate::handler::{Kind, KindOptions};
 use crate::hub::Hub;
 use crate::id::{IdSource, JobId};
 use crate::running::{Running, Stop};
-use crate::store::{JobStore, OutboxKey};
+use crate::store::{JobStore, OutboxKey, OutboxRow};
 use crate::time::Timestamp;
 use crate::transitions::Tx;
 use crate::worker::WorkerShared;
@@ -32,7 +32,7 @@ pub(crate) struct Engine {
     pub(crate) ids: IdSource,
     pub(crate) hub: Hub,
     pub(crate) gate: Gate,
-    pub(crate) queues: Mutex<HashMap<Arc<str>, Subscription>>,
+    pub(crate) queues: Mutex<HashMap<Arc<str>, Queue>>,
     pub(crate) workers: Mutex<Vec<Weak<WorkerShared>>>,
     pub(crate) counters: Counters,
     /// Held from the beginning of a transaction until its watchers were told, so that they see
@@ -65,18 +65,44 @@ pub(crate) struct Settings {
     pub(crate) queue_limits: HashMap<Arc<str>, usize>,
 }
 
+/// Where the messages of a queue go, and where its workers pull them from.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    pub(crate) topic: Topic,
+    pub(crate) source: Subscription,
+}
+
 /// What has happened since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) submitted: AtomicU64,
-    pub(crate) started: AtomicU64,
-    pub(crate) completed: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    pub(crate) cancelled: AtomicU64,
-    pub(crate) retried: AtomicU64,
-    pub(crate) leases_lost: AtomicU64,
-    pub(crate) expired: AtomicU64,
+    pub(crate) counts: Mutex<Counts>,
     pub(crate) workers: AtomicU64,
+}
+
+/// What a transaction has done, or all of them.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) submitted: u64,
+    pub(crate) started: u64,
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) retried: u64,
+    pub(crate) leases_lost: u64,
+    pub(crate) expired: u64,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Counts) {
+        self.submitted += other.submitted;
+        self.started += other.started;
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.retried += other.retried;
+        self.leases_lost += other.leases_lost;
+        self.expired += other.expired;
+    }
 }
 
 /// What has to be done once a transaction is committed.
@@ -85,13 +111,53 @@ pub(crate) struct After {
     pub(crate) changed: Vec<JobId>,
     /// Rows whose messages are published right after the commit, and these messages.
     pub(crate) keys: Vec<OutboxKey>,
-    pub(crate) messages: Vec<Message>,
+    pub(crate) messages: Messages,
     /// Under which number the rows are in hand.
     hand: Option<u64>,
     pub(crate) earliest: Option<Timestamp>,
     /// Jobs that were given a place, and jobs that do not run any more (J-39).
     pub(crate) entered: Vec<JobId>,
     pub(crate) left: Vec<JobId>,
+    pub(crate) counts: Counts,
+}
+
+/// Messages of jobs on their way to the bus.
+#[derive(Debug, Default)]
+pub(crate) struct Messages {
+    /// Of the default queue.
+    usual: Vec<Message>,
+    others: HashMap<Arc<str>, Vec<Message>>,
+}
+
+impl Messages {
+    pub(crate) fn push(&mut self, queue: Option<&Arc<str>>, message: Message) {
+        match queue {
+            None => self.usual.push(message),
+            Some(queue) => self.others.entry(Arc::clone(queue)).or_default().push(message),
+        }
+    }
+
+    /// The messages of each queue in pieces that can be published at once.
+    pub(crate) fn parts(self, engine: &Engine) -> Vec<(Topic, Vec<Message>)> {
+        let queues = engine.queues.lock();
+        // A queue is there before its jobs; without it they are published to where all can see.
+        let topic = |name: &str| queues.get(name).map_or(&engine.topic, |queue| &queue.topic);
+        let others = self.others.into_iter().map(|(name, part)| (topic(&name), part));
+        let max = *engine.bus.limits().publish_messages.end();
+        let mut parts = Vec::new();
+        for (topic, messages) in std::iter::once((&engine.topic, self.usual)).chain(others) {
+            if messages.len() <= max {
+                parts.push((topic.clone(), messages));
+                continue;
+            }
+            let mut rest = messages.into_iter().peekable();
+            while rest.peek().is_some() {
+                parts.push((topic.clone(), rest.by_ref().take(max).collect()));
+            }
+        }
+        parts.retain(|(_, messages)| !messages.is_empty());
+        parts
+    }
 }
 
 impl After {
@@ -212,8 +278,8 @@ impl Engine {
         let now = self.now();
         let _in_order = self.commits.lock();
         let written = self.store.write(undo, &mut |tx| {
-            work(&mut Tx { tx, engine: self, now, after: &mut after })?;
-            if !after.keys.is_empty() {
+            work(&mut Tx::new(tx, self, now, &mut after))?;
+            if !after.keys.is_empty() && !self.store.is_volatile() {
                 // Before the commit, so that the ticker never sees the rows without this.
                 let hand = self.hands.fetch_add(1, Ordering::Relaxed);
                 self.in_hand.lock().insert(hand, Arc::new(std::mem::take(&mut after.keys)));
@@ -226,12 +292,11 @@ impl Engine {
             self.leave(&after.entered);
             return Err(error);
         }
+        self.counters.counts.lock().add(&after.counts);
         self.leave(&after.left);
         if !self.hub.is_empty() {
-            for id in &after.changed {
-                if self.hub.is_watched(id) {
-                    self.hub.tell(id, self.store.get(id).unwrap_or_default());
-                }
+            for id in self.hub.watched_of(&after.changed) {
+                self.hub.tell(id, self.store.get(id).unwrap_or_default());
             }
         }
         Ok(after)
@@ -246,34 +311,37 @@ impl Engine {
 
     /// What follows a commit: publishes, then forgets the rows of the outbox; sets the timer.
     fn act(self: &Arc<Self>, after: After) {
-        if let Some(hand) = after.hand {
-            match self.publish(after.messages) {
-                Ok(()) => self.forget(hand),
-                Err(_) => {
-                    // The rows are still there; the ticker tries again.
-                    self.let_go(hand);
-                    self.tick.notify_one();
-                }
+        let published = self.publish(after.messages);
+        match (after.hand, published) {
+            (Some(hand), Ok(())) => self.forget(hand),
+            (Some(hand), Err(_)) => {
+                // The rows are still there; the ticker tries again.
+                self.let_go(hand);
+                self.tick.notify_one();
             }
+            (None, Ok(())) => {}
+            (None, Err(_)) => self.file(&after.keys),
         }
         if after.earliest.is_some_and(|at| at.as_millis() < self.wakes_at.load(Ordering::SeqCst)) {
             self.tick.notify_one();
         }
     }
 
-    fn publish(&self, messages: Vec<Message>) -> Result<(), siftbus::PublishError> {
-        let max = *self.bus.limits().publish_messages.end();
-        if messages.len() <= max {
-            return self.topic.try_publish_many(messages).map(drop);
+    fn publish(&self, messages: Messages) -> Result<(), siftbus::PublishError> {
+        for (topic, part) in messages.parts(self) {
+            topic.try_publish_many(part)?;
         }
-        let mut rest = messages.into_iter();
-        loop {
-            let part: Vec<Message> = rest.by_ref().take(max).collect();
-            if part.is_empty() {
-                return Ok(());
-            }
-            self.topic.try_publish_many(part)?;
-        }
+        Ok(())
+    }
+
+    /// Writes the rows that a store that ends with the program did not need until now.
+    fn file(self: &Arc<Self>, keys: &[OutboxKey]) {
+        let row = |key: &OutboxKey| OutboxRow { key: key.clone(), message: None };
+        let filed = self.transact(false, &mut |tx| {
+            keys.iter().try_for_each(|key| tx.tx.push_outbox(&row(key)))
+        });
+        debug_assert!(filed.is_ok(), "a volatile store does not fail");
+        self.tick.notify_one();
     }
 
     /// Removes rows whose messages are published. Nobody waits for it: published twice is harmless.

@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -87,7 +88,11 @@ pub(crate) enum Admission {
 
 /// The places, and who waits for one.
 #[derive(Debug, Default)]
-pub(crate) struct Gate(Mutex<Places>);
+pub(crate) struct Gate {
+    places: Mutex<Places>,
+    /// Whether a limit was ever asked about.
+    used: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Places {
@@ -135,7 +140,8 @@ impl Gate {
         if scopes.is_empty() && limits.rate.is_none() {
             return Admission::Start(false);
         }
-        let mut places = self.0.lock();
+        self.used.store(true, Ordering::SeqCst);
+        let mut places = self.places.lock();
         if places.held.contains_key(&job.id) {
             return Admission::Start(false);
         }
@@ -156,10 +162,10 @@ impl Gate {
     /// The jobs do not run any more, or did not start after all; whoever waits gets the places.
     /// Answers whether somebody was woken.
     pub(crate) fn leave(&self, ids: &[JobId]) -> bool {
-        if ids.is_empty() {
+        if ids.is_empty() || !self.used.load(Ordering::SeqCst) {
             return false;
         }
-        let mut places = self.0.lock();
+        let mut places = self.places.lock();
         for id in ids {
             places.leave(id);
         }
@@ -168,12 +174,12 @@ impl Gate {
 
     /// The jobs that have come to a place and need a message.
     pub(crate) fn take_woken(&self) -> Vec<JobId> {
-        std::mem::take(&mut self.0.lock().woken)
+        std::mem::take(&mut self.places.lock().woken)
     }
 
     /// Gives back jobs whose messages could not be filed.
     pub(crate) fn return_woken(&self, ids: Vec<JobId>) {
-        self.0.lock().woken.extend(ids);
+        self.places.lock().woken.extend(ids);
     }
 }
 
@@ -357,7 +363,7 @@ mod tests {
                 check(&gate, &mut inside, &mut outside, seed);
             }
             assert!(outside.is_empty(), "forgotten {outside:?}, seed {seed}");
-            let places = gate.0.lock();
+            let places = gate.places.lock();
             let empty = places.taken.is_empty() && places.held.is_empty();
             assert!(empty && places.waiting.is_empty() && places.waits.is_empty(), "seed {seed}");
         }
@@ -368,7 +374,7 @@ mod tests {
             assert!(outside.remove(&id), "{id} did not wait, seed {seed}");
             inside.insert(id);
         }
-        let places = gate.0.lock();
+        let places = gate.places.lock();
         let held: HashSet<JobId> = places.held.keys().cloned().collect();
         assert_eq!(held, *inside, "seed {seed}");
         let mut counted: HashMap<Scope, usize> = HashMap::new();

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::document::Failure;
+use crate::engine::Engine;
 use crate::gate::{Limits, RateLimit};
 use crate::id::JobId;
 use crate::json::Json;
@@ -68,7 +69,7 @@ impl JobCtx {
 
     /// The job's kind.
     pub fn kind(&self) -> &str {
-        &self.running.kind
+        &self.running.kind.name
     }
 
     /// The correlation id given by the caller.
@@ -89,7 +90,7 @@ impl JobCtx {
 
     /// The bus, for its clock (`now`, `sleep`, `timeout`) and to publish.
     pub fn bus(&self) -> &siftbus::Bus {
-        &self.running.bus
+        &self.running.worker.bus
     }
 
     /// Says how far it has come. Cheap: written with the next heartbeat, the latest wins (J-24).
@@ -250,6 +251,17 @@ impl Kind {
             limits: options.limits,
             handler,
         }
+    }
+}
+
+/// Kinds looked up lately: jobs that come together mostly are of one kind.
+#[derive(Debug, Default)]
+pub(crate) struct KnownKinds(Option<Arc<Kind>>);
+
+impl KnownKinds {
+    pub(crate) fn of(&mut self, engine: &Engine, name: &str) -> &Arc<Kind> {
+        let known = self.0.take().filter(|kind| *kind.name == *name);
+        self.0.insert(known.unwrap_or_else(|| engine.kind(name)))
     }
 }
 

@@ -43,8 +43,16 @@ impl Hub {
         self.count.store(watched.len(), Ordering::SeqCst);
     }
 
-    pub(crate) fn is_watched(&self, id: &JobId) -> bool {
-        self.watched.lock().contains_key(id)
+    /// Those of the jobs that are watched.
+    pub(crate) fn watched_of<'i>(&self, ids: &'i [JobId]) -> Vec<&'i JobId> {
+        let watched = self.watched.lock();
+        // A few are found faster by a look at each.
+        let few = watched.len() <= 4;
+        let is_watched = |id: &&JobId| match few {
+            true => watched.keys().any(|watched| watched == *id),
+            false => watched.contains_key(*id),
+        };
+        ids.iter().filter(is_watched).collect()
     }
 
     /// Tells of a change; `None`: the job is gone.

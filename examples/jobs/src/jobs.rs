@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use siftbus::{Bus, Expiration, Filter, Subscription, SubscriptionConfig};
+use siftbus::{AdminError, Bus, Expiration, SubscriptionConfig, Topic, TopicConfig};
 use tokio::sync::broadcast;
 
 use crate::document::{DEFAULT_QUEUE, Job};
-use crate::engine::Engine;
+use crate::engine::{Engine, Queue};
 use crate::error::{JobsError, StoreError, SubmitError, WaitError};
 use crate::handler::{JobCtx, JobError, Kind, KindOptions, erase};
 use crate::id::JobId;
 use crate::limits::{MAX_PAGE, MAX_QUEUES, MAX_SUBMIT};
 use crate::machine::Cancel;
-use crate::message::QUEUE;
 use crate::new_job::{NewJob, check_name};
 use crate::running::Stop;
 use crate::store::{Page, Query, StoreTx};
-use crate::transitions::{Submission, Tx};
+use crate::submission::{Submission, prepare};
+use crate::transitions::Tx;
 
 /// Jobs on a bus, with a store. Cheap to clone: clones are the same.
 ///
@@ -118,27 +118,22 @@ impl Jobs {
             return Err(SubmitError::Invalid { field: "jobs", problem });
         }
         for job in &jobs {
-            self.check(job).await?;
+            job.check()?;
+            self.check_kind(&job.kind)?;
+            if let Some(queue) = &job.queue {
+                self.queue(queue).await?;
+            }
         }
-        let max = self.engine.settings.max_unfinished;
-        if self.engine.store.unfinished()? + count as u64 > max {
-            return Err(SubmitError::TooMany { max });
-        }
+        let jobs = prepare(&self.engine, jobs, self.engine.now());
         self.engine.commit(move |tx| tx.submit(jobs)).await?
     }
 
-    async fn check(&self, job: &NewJob) -> Result<(), SubmitError> {
-        job.check()?;
-        if self.engine.settings.known_kinds_only
-            && !self.engine.kinds.read().contains_key(&job.kind)
-        {
-            let (kind, known) = (job.kind.to_string(), self.kinds());
+    fn check_kind(&self, kind: &str) -> Result<(), SubmitError> {
+        if self.engine.settings.known_kinds_only && !self.engine.kinds.read().contains_key(kind) {
+            let (kind, known) = (kind.to_owned(), self.kinds());
             return Err(SubmitError::UnknownKind { kind, known });
         }
-        match &job.queue {
-            Some(queue) => self.subscription(queue).await.map(drop),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Submits jobs, and writes rows of your own, in one transaction: all of it is kept or nothing.
@@ -288,37 +283,49 @@ impl Jobs {
         &self.engine.bus
     }
 
-    /// The subscription that the workers of a queue pull from; made when it is first needed.
-    pub(crate) async fn subscription(&self, queue: &str) -> Result<Subscription, SubmitError> {
+    /// A queue; its topic and the subscription of its workers are made when they are first needed.
+    ///
+    /// The default queue has the topic of the builder, any other `{topic}.{queue}`.
+    pub(crate) async fn queue(&self, name: &str) -> Result<Queue, SubmitError> {
         let invalid = |problem: String| SubmitError::Invalid { field: "queue", problem };
         {
             let queues = self.engine.queues.lock();
-            if let Some(found) = queues.get(queue) {
+            if let Some(found) = queues.get(name) {
                 return Ok(found.clone());
             }
             if queues.len() >= MAX_QUEUES {
                 return Err(invalid(format!("{MAX_QUEUES} queues are in use, which is the limit")));
             }
         }
-        check_name("queue", queue)?;
+        check_name("queue", name)?;
+        let made = self.make_queue(name).await.map_err(|error| invalid(error.to_string()))?;
+        self.engine.queues.lock().insert(name.into(), made.clone());
+        Ok(made)
+    }
+
+    async fn make_queue(&self, name: &str) -> Result<Queue, AdminError> {
         let engine = &self.engine;
-        let base = format!("{}-worker", engine.topic.name());
-        let (name, filter) = match queue {
-            DEFAULT_QUEUE => (base, Filter::parse(&format!("NOT attributes:\"{QUEUE}\""))),
-            _ => (format!("{base}-{queue}"), Ok(Filter::eq(QUEUE, queue))),
+        let topic = match name {
+            DEFAULT_QUEUE => engine.topic.clone(),
+            _ => topic(&engine.bus, &format!("{}.{name}", engine.topic.name())).await?,
         };
-        let filter = filter.map_err(|error| invalid(error.to_string()))?;
         let config = SubscriptionConfig::new()
-            .filter(filter)
             .retention(KEEP.min(*engine.bus.limits().retention.end()))
             .expiration(Expiration::Never);
-        let made = match engine.topic.subscribe(&name, config).await {
-            Err(siftbus::AdminError::AlreadyExists { .. }) => engine.bus.subscription(&name).await,
-            other => other,
+        let name = format!("{}-worker", topic.name());
+        let source = match topic.subscribe(&name, config).await {
+            Err(AdminError::AlreadyExists { .. }) => engine.bus.subscription(&name).await?,
+            made => made?,
         };
-        let made = made.map_err(|error| invalid(error.to_string()))?;
-        engine.queues.lock().insert(queue.into(), made.clone());
-        Ok(made)
+        Ok(Queue { topic, source })
+    }
+}
+
+/// A topic, which is made if it is not there.
+pub(crate) async fn topic(bus: &Bus, name: &str) -> Result<Topic, AdminError> {
+    match bus.create_topic(name, TopicConfig::new()).await {
+        Err(AdminError::AlreadyExists { .. }) => bus.topic(name).await,
+        made => made,
     }
 }
 
@@ -351,7 +358,9 @@ impl Transaction<'_, '_> {
             let problem = format!("{queue:?} has no worker and no job yet");
             return Err(SubmitError::Invalid { field: "queue", problem });
         }
-        let submitted = self.tx.submit(vec![job])??;
+        self.jobs.check_kind(&job.kind)?;
+        let prepared = prepare(self.tx.engine, vec![job], self.tx.now);
+        let submitted = self.tx.submit(prepared)??;
         submitted.into_iter().next().ok_or_else(|| {
             StoreError::Failed("the store did not answer for the job".to_owned()).into()
         })

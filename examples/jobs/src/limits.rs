@@ -62,6 +62,9 @@ pub(crate) const SWEEP_BATCH: usize = 500;
 pub(crate) const SWEEP_STEP_MILLIS: u64 = 1_000;
 /// Jobs that a worker takes at once.
 pub(crate) const CLAIM_BATCH: usize = 256;
+/// For how long a worker calls the handlers of a batch one after the other; whoever is left then,
+/// or does not answer at once, gets a task of its own.
+pub(crate) const QUICK_SPAN: Duration = Duration::from_millis(10);
 /// How long a worker waits after the store has failed.
 pub(crate) const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a job waits for a program that knows its kind.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use bytes::Bytes;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use siftbus::Message;
@@ -15,22 +16,34 @@ use crate::limits::{MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTE_KEY_BYTES, MAX_ATTRIBUTES
 pub const JOB_ID: &str = "job_id";
 /// The attribute that names its kind.
 pub const KIND: &str = "kind";
-/// The attribute that names its queue, if that is not the default one. No argument is copied to
-/// this name.
-pub const QUEUE: &str = "job-queue";
 
 type Pairs<'a> = SmallVec<[(Cow<'a, str>, Cow<'a, str>); 8]>;
 
 /// The job's message: every top-level text of the arguments is an attribute too, if its name is
 /// plain, so that subscriptions can filter by it.
 pub(crate) fn job_message(job: &Job) -> Message {
+    message_with(job, job.args.to_bytes())
+}
+
+/// The messages of jobs that are submitted together: short arguments share one piece of memory.
+pub(crate) fn job_messages<'j>(jobs: impl Iterator<Item = &'j Job> + Clone) -> Vec<Message> {
+    let short = jobs.clone().filter(|job| job.args.is_short());
+    let packed: Vec<u8> = short.flat_map(|job| job.args.as_str().bytes()).collect();
+    let mut packed = Bytes::from(packed);
+    let message = |job: &Job| match job.args.is_short() {
+        true => message_with(job, packed.split_to(job.args.len())),
+        false => job_message(job),
+    };
+    jobs.map(message).collect()
+}
+
+fn message_with(job: &Job, data: Bytes) -> Message {
     let pairs = texts(job.args.as_str());
-    let message = Message::new(job.args.as_bytes().clone());
+    let message = Message::new(data);
     job.id.with_str(|id| {
         let own = [(JOB_ID, id), (KIND, &job.kind)];
-        let queue = job.queue.as_deref().map(|queue| (QUEUE, queue));
         let texts = pairs.iter().map(|(key, value)| (&**key, &**value));
-        message.with_attributes(own.into_iter().chain(queue).chain(texts))
+        message.with_attributes(own.into_iter().chain(texts))
     })
 }
 

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
-use siftbus::{AckId, Bus};
+use siftbus::AckId;
 use tokio::sync::Notify;
 
 use crate::document::Progress;
+use crate::handler::Kind;
 use crate::id::JobId;
+use crate::worker::WorkerShared;
 
 /// Why a handler should stop.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -24,10 +26,10 @@ pub enum Stop {
 /// One attempt in this program.
 pub(crate) struct Running {
     pub(crate) id: JobId,
-    pub(crate) kind: Arc<str>,
+    pub(crate) kind: Arc<Kind>,
     pub(crate) attempt: u32,
     pub(crate) correlation_id: Option<Arc<str>>,
-    pub(crate) bus: Bus,
+    pub(crate) worker: Arc<WorkerShared>,
     stop: AtomicU8,
     /// The job is over, or somebody else's: the handler's answer does not count any more.
     over: AtomicU8,
@@ -50,9 +52,9 @@ impl std::fmt::Debug for Running {
 
 impl Running {
     pub(crate) fn new(
-        bus: Bus,
+        worker: Arc<WorkerShared>,
         id: JobId,
-        kind: Arc<str>,
+        kind: Arc<Kind>,
         attempt: u32,
         correlation_id: Option<Arc<str>>,
     ) -> Self {
@@ -61,7 +63,7 @@ impl Running {
             kind,
             attempt,
             correlation_id,
-            bus,
+            worker,
             stop: AtomicU8::new(0),
             over: AtomicU8::new(0),
             changed: Notify::new(),

@@ -11,7 +11,7 @@ use siftbus::Message;
 use tokio::sync::Notify;
 
 use crate::document::Status;
-use crate::engine::Engine;
+use crate::engine::{Engine, Messages};
 use crate::error::{BuildError, StoreError};
 use crate::jobs::Jobs;
 use crate::limits::{MAX_PAGE, STORE_PAUSE, SWEEP_BATCH};
@@ -76,10 +76,16 @@ pub(crate) async fn drain(engine: &Arc<Engine>) -> Result<bool, StoreError> {
         let skipped = rows.len() < found;
         let full = found == SWEEP_BATCH && !skipped;
         let mut keys = Vec::with_capacity(rows.len());
-        let mut jobs: Vec<Message> = Vec::new();
+        let mut jobs = Messages::default();
         for row in rows {
             match row.message {
-                None => jobs.extend(start_message(engine, &row.key)?),
+                None => {
+                    // A job that is over has nothing more to do.
+                    let job = engine.store.get(&row.key.id)?;
+                    if let Some(job) = job.filter(|job| !job.status.is_final()) {
+                        jobs.push(job.queue.as_ref(), job_message(&job));
+                    }
+                }
                 Some(message) => {
                     let topic = [&engine.settings.events, &engine.settings.dead_letters];
                     let topic =
@@ -96,8 +102,10 @@ pub(crate) async fn drain(engine: &Arc<Engine>) -> Result<bool, StoreError> {
             }
             keys.push(row.key);
         }
-        if !jobs.is_empty() && engine.topic.publish_many(jobs).await.is_err() {
-            return Err(StoreError::Failed("a job's message was not published".to_owned()));
+        for (topic, part) in jobs.parts(engine) {
+            if topic.publish_many(part).await.is_err() {
+                return Err(StoreError::Failed("a job's message was not published".to_owned()));
+            }
         }
         if !keys.is_empty() {
             engine
@@ -122,12 +130,6 @@ async fn wake(engine: &Arc<Engine>) -> Result<(), StoreError> {
         engine.gate.return_woken(again);
     }
     filed
-}
-
-/// The message of a job that still has something to do.
-fn start_message(engine: &Engine, key: &OutboxKey) -> Result<Option<Message>, StoreError> {
-    let job = engine.store.get(&key.id)?;
-    Ok(job.filter(|job| !job.status.is_final()).map(|job| job_message(&job)))
 }
 
 /// Does what time alone does, in batches.
@@ -179,7 +181,7 @@ pub(crate) async fn recover(jobs: &Jobs) -> Result<usize, BuildError> {
                 })
                 .collect();
             for queue in page.jobs.iter().filter_map(|job| job.queue.as_deref()) {
-                jobs.subscription(queue).await?;
+                jobs.queue(queue).await?;
             }
             recovered += rows.len();
             if !rows.is_empty() {

@@ -3,19 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::document::{AttemptOutcome, DEFAULT_QUEUE, Failure, Job, Progress, Status};
-use crate::engine::{After, Engine};
-use crate::error::{StoreError, SubmitError};
+use crate::engine::{After, Counts, Engine};
+use crate::error::StoreError;
 use crate::gate::Admission;
-use crate::handler::Kind;
+use crate::handler::{Kind, KnownKinds};
 use crate::id::JobId;
 use crate::json::Json;
 use crate::machine::{Cancel, Claim, Outcome, Refused, Swept};
 use crate::message::job_message;
-use crate::new_job::NewJob;
 use crate::running::Stop;
 use crate::store::{OutboxKey, OutboxMessage, OutboxRow, StoreTx};
 use crate::time::Timestamp;
@@ -26,15 +24,18 @@ pub(crate) struct Tx<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) now: Timestamp,
     pub(crate) after: &'a mut After,
+    kinds: KnownKinds,
 }
 
-/// What came of a submission.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Submission {
-    /// The job's id.
-    pub id: JobId,
-    /// Whether the job is new; not so if its idempotency key or id was used for the same job.
-    pub is_new: bool,
+impl<'a> Tx<'a> {
+    pub(crate) fn new(
+        tx: &'a mut dyn StoreTx,
+        engine: &'a Engine,
+        now: Timestamp,
+        after: &'a mut After,
+    ) -> Self {
+        Self { tx, engine, now, after, kinds: KnownKinds::default() }
+    }
 }
 
 /// What a handler said.
@@ -74,121 +75,22 @@ pub(crate) enum Settle {
 }
 
 impl Tx<'_> {
-    /// J-01: all of the jobs or none.
-    pub(crate) fn submit(
-        &mut self,
-        jobs: Vec<NewJob>,
-    ) -> Result<Result<Vec<Submission>, SubmitError>, StoreError> {
-        let mut known = Vec::with_capacity(jobs.len());
-        for (place, job) in jobs.iter().enumerate() {
-            match self.known(job, jobs.get(..place).unwrap_or_default())? {
-                Ok(id) => known.push(id),
-                Err(error) => return Ok(Err(error)),
-            }
-        }
-        let mut submitted: Vec<Submission> = Vec::with_capacity(jobs.len());
-        for (job, known) in jobs.into_iter().zip(known) {
-            submitted.push(match known {
-                Known::No => Submission { id: self.insert(job)?, is_new: true },
-                Known::As(id) => Submission { id, is_new: false },
-                Known::Before(place) => {
-                    let id = submitted.get(place).map(|submission| submission.id.clone());
-                    Submission { id: id.unwrap_or_else(|| self.new_id()), is_new: false }
-                }
-            });
-        }
-        Ok(Ok(submitted))
-    }
-
-    /// Whether a job was submitted before, under its key or its id.
-    fn known(
-        &mut self,
-        job: &NewJob,
-        before: &[NewJob],
-    ) -> Result<Result<Known, SubmitError>, StoreError> {
-        let key = job.rest.as_ref().and_then(|rest| rest.idempotency_key.clone());
-        if key.is_none() && job.id.is_none() {
-            return Ok(Ok(Known::No));
-        }
-        let by_key = key.as_deref().map(|key| self.tx.job_of_key(key)).transpose()?.flatten();
-        let found = match by_key.as_ref().or(job.id.as_ref()) {
-            Some(id) => self.tx.get(id)?,
-            None => None,
-        };
-        let (field, name) = match (&key, &job.id) {
-            (Some(key), id) if by_key.is_some() || id.is_none() => {
-                ("idempotency_key", key.to_string())
-            }
-            (_, Some(id)) => ("id", id.to_string()),
-            (_, None) => ("idempotency_key", String::new()),
-        };
-        if let Some(found) = found {
-            let same = *found.kind == *job.kind
-                && found.args.means(&job.args)
-                && job.id.as_ref().is_none_or(|id| *id == found.id);
-            return Ok(match same {
-                true => Ok(Known::As(found.id)),
-                false => Err(SubmitError::Conflict { field, key: name, id: found.id }),
-            });
-        }
-        let clash = before.iter().position(|other| {
-            let other_key = other.rest.as_ref().and_then(|rest| rest.idempotency_key.as_ref());
-            (key.is_some() && key.as_ref() == other_key) || (job.id.is_some() && job.id == other.id)
-        });
-        Ok(match clash.and_then(|place| before.get(place).map(|other| (place, other))) {
-            None => Ok(Known::No),
-            Some((place, other))
-                if other.kind == job.kind && other.id == job.id && other.args.means(&job.args) =>
-            {
-                Ok(Known::Before(place))
-            }
-            Some((_, other)) => {
-                let id = other.id.clone().unwrap_or_else(|| self.new_id());
-                Err(SubmitError::Conflict { field, key: name, id })
-            }
-        })
-    }
-
-    fn new_id(&self) -> JobId {
-        self.engine.ids.next(self.now)
-    }
-
-    fn insert(&mut self, job: NewJob) -> Result<JobId, StoreError> {
-        let kind = self.engine.kind(&job.kind);
-        let id = job.id.clone().unwrap_or_else(|| self.new_id());
-        let mut job = Box::new(job.into_job(id, kind.max_attempts, self.now));
-        job.kind = Arc::clone(&kind.name);
-        self.after.due(job.due());
-        let (key, message) = loop {
-            let key = OutboxKey { at: job.run_at, id: job.id.clone(), number: 0 };
-            let message = (job.run_at <= self.now).then(|| job_message(&job));
-            match self.tx.insert(job)? {
-                None => break (key, message),
-                // An id made here can only be taken if seed and time repeat; a later one is free.
-                Some(mut refused) => {
-                    refused.id = self.new_id();
-                    job = refused;
-                }
-            }
-        };
-        let id = key.id.clone();
-        self.file_start(key, message)?;
-        count(&self.engine.counters.submitted);
-        Ok(id)
-    }
-
-    /// Writes the row for a job's message, to be published at once or when its time comes.
-    fn file_start(
+    /// Files a job's message, to be published after the commit or when its time comes.
+    pub(crate) fn file_start(
         &mut self,
         key: OutboxKey,
+        queue: Option<&Arc<str>>,
         message: Option<siftbus::Message>,
     ) -> Result<(), StoreError> {
         self.after.changed.push(key.id.clone());
-        self.tx.push_outbox(&OutboxRow { key: key.clone(), message: None })?;
+        let at_once = message.is_some();
+        if !(at_once && self.engine.store.is_volatile()) {
+            self.tx.push_outbox(&OutboxRow { key: key.clone(), message: None })?;
+        }
         match message {
             Some(message) => {
                 self.after.keys.push(key);
-                self.after.messages.push(message);
+                self.after.messages.push(queue, message);
             }
             None => self.after.due(Some(key.at)),
         }
@@ -205,10 +107,9 @@ impl Tx<'_> {
         let (now, engine) = (self.now, self.engine);
         let mut claimed = Claimed::Ack;
         let mut entered = false;
-        self.update(id, &mut |job| {
-            let kind = engine.kind(&job.kind);
+        self.update(id, &mut |job, kind, counts| {
             if job.would_start(now) {
-                match admit(engine, job, &kind, now) {
+                match admit(engine, job, kind, now) {
                     Admission::Start(new) => entered = new,
                     Admission::Later(at) => {
                         claimed = Claimed::After(now.until(at));
@@ -224,7 +125,7 @@ impl Tx<'_> {
                 Claim::Done => Claimed::Ack,
                 Claim::Later(at) => Claimed::After(now.until(at)),
                 Claim::Start => {
-                    count(&engine.counters.started);
+                    counts.started += 1;
                     Claimed::Start(Started {
                         args: job.args.clone(),
                         attempt: job.attempt,
@@ -233,13 +134,13 @@ impl Tx<'_> {
                             .extra
                             .as_ref()
                             .and_then(|extra| extra.correlation_id.clone()),
-                        kind,
+                        kind: Arc::clone(kind),
                     })
                 }
             };
             let changed = job.version != version;
             if was_running && changed {
-                count(&engine.counters.leases_lost);
+                counts.leases_lost += 1;
             }
             changed
         })?;
@@ -255,7 +156,7 @@ impl Tx<'_> {
             // One whose lease is over may wait as well.
             Some(job) if !job.status.is_final() => {
                 let key = OutboxKey { at: self.now, id: id.clone(), number: 0 };
-                self.file_start(key, Some(job_message(&job)))
+                self.file_start(key, job.queue.as_ref(), Some(job_message(&job)))
             }
             _ => Ok(()),
         }
@@ -271,7 +172,7 @@ impl Tx<'_> {
     ) -> Result<Result<(), Changed>, StoreError> {
         let now = self.now;
         let mut answer = Err(Changed::Absent);
-        self.update(id, &mut |job| {
+        self.update(id, &mut |job, _, _| {
             let beat = job.heartbeat(attempt, now, lease, progress.take());
             answer = beat.map_err(Changed::Refused);
             answer.is_ok()
@@ -290,8 +191,7 @@ impl Tx<'_> {
         let (now, engine) = (self.now, self.engine);
         let mut answer = Err(Changed::Absent);
         let mut verdict = Some(verdict);
-        self.update(id, &mut |job| {
-            let kind = engine.kind(&job.kind);
+        self.update(id, &mut |job, kind, counts| {
             let outcome = match verdict.take() {
                 Some(Verdict::Ok(result)) => Outcome::Ok(result),
                 Some(Verdict::Permanent(failure)) => Outcome::Permanent(failure),
@@ -304,7 +204,7 @@ impl Tx<'_> {
             };
             answer = match job.finish(attempt, outcome, progress.take(), now, &kind.rules) {
                 Ok(()) if job.status == Status::Retrying => {
-                    count(&engine.counters.retried);
+                    counts.retried += 1;
                     Ok(Settle::After(now.until(job.run_at)))
                 }
                 Ok(()) => Ok(Settle::Ack),
@@ -317,12 +217,11 @@ impl Tx<'_> {
 
     /// J-07, J-08.
     pub(crate) fn cancel(&mut self, id: &JobId) -> Result<Result<Cancel, Changed>, StoreError> {
-        let (now, engine) = (self.now, self.engine);
+        let now = self.now;
         let mut answer = Err(Changed::Absent);
         let mut row = None;
-        self.update(id, &mut |job| {
+        self.update(id, &mut |job, kind, _| {
             let (version, run_at) = (job.version, job.run_at);
-            let kind = engine.kind(&job.kind);
             answer = job.cancel(now, &kind.rules).map_err(Changed::Refused);
             row = Some(OutboxKey { at: run_at, id: job.id.clone(), number: 0 });
             job.version != version
@@ -338,27 +237,26 @@ impl Tx<'_> {
         let now = self.now;
         let mut answer = Err(Changed::Absent);
         let mut message = None;
-        self.update(id, &mut |job| {
+        self.update(id, &mut |job, _, _| {
             answer = job.retry(now).map_err(Changed::Refused);
             if answer.is_ok() {
-                message = Some(job_message(job));
+                message = Some((job.queue.clone(), job_message(job)));
             }
             answer.is_ok()
         })?;
-        if let Some(message) = message {
+        if let Some((queue, message)) = message {
             let key = OutboxKey { at: now, id: id.clone(), number: 0 };
-            self.file_start(key, Some(message))?;
+            self.file_start(key, queue.as_ref(), Some(message))?;
         }
         Ok(answer)
     }
 
     /// J-08, J-11, J-13.
     pub(crate) fn sweep(&mut self, id: &JobId) -> Result<Option<Stop>, StoreError> {
-        let (now, engine) = (self.now, self.engine);
+        let now = self.now;
         let mut swept = Swept::Nothing;
         let mut stop = None;
-        self.update(id, &mut |job| {
-            let kind = engine.kind(&job.kind);
+        self.update(id, &mut |job, kind, _| {
             let was_running = job.status == Status::Running;
             swept = job.sweep(now, &kind.rules);
             let deadline = job
@@ -373,53 +271,52 @@ impl Tx<'_> {
         if swept == Swept::Remove {
             self.tx.remove(id)?;
             self.after.changed.push(id.clone());
-            count(&engine.counters.expired);
+            self.after.counts.expired += 1;
         }
         Ok(stop)
     }
 
     /// Changes a document; a job that comes to a final state leaves its messages in the outbox.
-    fn update(
-        &mut self,
-        id: &JobId,
-        change: &mut dyn FnMut(&mut Job) -> bool,
-    ) -> Result<(), StoreError> {
-        let engine = self.engine;
+    fn update(&mut self, id: &JobId, change: &mut Change<'_>) -> Result<(), StoreError> {
+        let Self { tx, engine, after, kinds, .. } = self;
         let mut rows = Vec::new();
         let mut due = None;
         let mut changed = false;
         let mut runs = false;
-        self.tx.update(id, &mut |job| {
+        tx.update(id, &mut |job| {
             let was_final = job.status.is_final();
-            changed = change(job);
+            changed = change(job, kinds.of(engine, &job.kind), &mut after.counts);
             if changed {
                 due = job.due();
                 runs = job.status == Status::Running;
             }
             if changed && !was_final && job.status.is_final() {
-                count(match job.status {
-                    Status::Completed => &engine.counters.completed,
-                    Status::Cancelled => &engine.counters.cancelled,
-                    _ => &engine.counters.failed,
-                });
-                rows.extend(final_rows(engine, job));
+                match job.status {
+                    Status::Completed => after.counts.completed += 1,
+                    Status::Cancelled => after.counts.cancelled += 1,
+                    _ => after.counts.failed += 1,
+                }
+                rows = final_rows(engine, job);
             }
             changed
         })?;
         if changed {
-            self.after.changed.push(id.clone());
+            after.changed.push(id.clone());
             if !runs {
-                self.after.left.push(id.clone());
+                after.left.push(id.clone());
             }
-            self.after.due(due);
+            after.due(due);
         }
         for row in &rows {
-            self.tx.push_outbox(row)?;
-            self.after.due(Some(row.key.at));
+            tx.push_outbox(row)?;
+            after.due(Some(row.key.at));
         }
         Ok(())
     }
 }
+
+/// What is done to a document of a kind; answers whether it was changed.
+type Change<'c> = dyn FnMut(&mut Job, &Arc<Kind>, &mut Counts) -> bool + 'c;
 
 /// Asks whether the limits let a job start (J-39).
 fn admit(engine: &Engine, job: &Job, kind: &Kind, now: Timestamp) -> Admission {
@@ -445,13 +342,6 @@ impl Changed {
             Changed::Refused(reason) => crate::error::JobsError::refused(id, reason),
         }
     }
-}
-
-/// Where a job to be submitted is already.
-enum Known {
-    No,
-    As(JobId),
-    Before(usize),
 }
 
 /// The completion event (J-36) and the dead letter (J-06) of a job that has ended.
@@ -487,8 +377,4 @@ fn final_rows(engine: &Engine, job: &Job) -> Vec<OutboxRow> {
         push(dead_letters.name(), attributes, job.args.as_str().to_owned());
     }
     rows
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }

@@ -205,7 +205,7 @@ async fn b_duplicate_while_running(place: Place) {
 /// The job's message once more, as a second publication after a crash would bring it.
 async fn duplicate(world: &World, jobs: &Jobs, id: &jobs::JobId) {
     let args = jobs.get(id).unwrap().args;
-    let message = siftbus::Message::new(args.as_bytes().clone())
+    let message = siftbus::Message::new(args.to_bytes())
         .with_attributes([("job_id", id.to_string()), ("kind", "process_task".to_owned())]);
     world.bus.topic("jobs").await.unwrap().publish(message).await.unwrap();
 }

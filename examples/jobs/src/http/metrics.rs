@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::http::header;
@@ -20,18 +19,17 @@ const MAX_COUNTED: usize = 100_000;
 pub(super) async fn metrics(State(served): State<Served>) -> Answer {
     let engine = &served.jobs.engine;
     let mut text = String::new();
-    let counters = &engine.counters;
-    for (name, counter) in [
-        ("submitted", &counters.submitted),
-        ("attempts_started", &counters.started),
-        ("completed", &counters.completed),
-        ("failed", &counters.failed),
-        ("cancelled", &counters.cancelled),
-        ("retried", &counters.retried),
-        ("leases_lost", &counters.leases_lost),
-        ("expired", &counters.expired),
+    let counts = *engine.counters.counts.lock();
+    for (name, value) in [
+        ("submitted", counts.submitted),
+        ("attempts_started", counts.started),
+        ("completed", counts.completed),
+        ("failed", counts.failed),
+        ("cancelled", counts.cancelled),
+        ("retried", counts.retried),
+        ("leases_lost", counts.leases_lost),
+        ("expired", counts.expired),
     ] {
-        let value = counter.load(Ordering::Relaxed);
         // Writing to a string cannot fail.
         let _ = writeln!(text, "# TYPE jobs_{name}_total counter\njobs_{name}_total {value}");
     }

@@ -14,8 +14,8 @@ use crate::id::JobId;
 use crate::json::Json;
 use crate::limits::MAX_BODY_BYTES;
 use crate::new_job::NewJob;
+use crate::submission::Submission;
 use crate::time::When;
-use crate::transitions::Submission;
 
 /// `POST /`: the body is the arguments, the rest is in headers; answers the bare id.
 pub(super) async fn short(State(served): State<Served>, headers: HeaderMap, body: Body) -> Answer {

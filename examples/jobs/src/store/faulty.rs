@@ -121,6 +121,10 @@ struct FaultyTx<'a> {
 }
 
 impl StoreTx for FaultyTx<'_> {
+    fn unfinished(&mut self) -> Result<u64, StoreError> {
+        self.inner.unfinished()
+    }
+
     fn get(&mut self, id: &JobId) -> Result<Option<Job>, StoreError> {
         self.inner.get(id)
     }

@@ -86,6 +86,12 @@ pub trait JobStore: std::fmt::Debug + Send + Sync + 'static {
 
     /// Whether a commit is so dear that transitions should wait to share one.
     fn shares_commits(&self) -> bool;
+
+    /// Whether everything in it ends with the program, and writes never fail. Rows of the outbox
+    /// that would be removed in the next instant are not written then. Default: no.
+    fn is_volatile(&self) -> bool {
+        false
+    }
 }
 
 /// What is done in a transaction.
@@ -93,6 +99,13 @@ pub type Work<'a> = dyn FnMut(&mut dyn StoreTx) -> Result<(), StoreError> + 'a;
 
 /// A transaction of a [`JobStore`].
 pub trait StoreTx {
+    /// How many jobs are not in a final state, as this transaction has left them.
+    ///
+    /// # Errors
+    ///
+    /// Failures of the store.
+    fn unfinished(&mut self) -> Result<u64, StoreError>;
+
     /// The document of a job, as this transaction has left it.
     ///
     /// # Errors

@@ -242,6 +242,10 @@ impl<'txn> RedbTx<'txn> {
 }
 
 impl StoreTx for RedbTx<'_> {
+    fn unfinished(&mut self) -> Result<u64, StoreError> {
+        self.unfinished.len().map_err(failed)
+    }
+
     fn get(&mut self, id: &JobId) -> Result<Option<Job>, StoreError> {
         id.with_str(|id| self.read(id))
     }

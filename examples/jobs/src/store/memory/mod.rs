@@ -1,11 +1,11 @@
 //! Documents in memory: gone when the program ends.
-//!
-//! Ids grow with time, so that the tree of documents is touched at its right edge and stays fast.
+
+mod documents;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound;
 use std::sync::Arc;
 
+use documents::Documents;
 use parking_lot::Mutex;
 
 use super::{JobStore, OutboxKey, OutboxMessage, OutboxRow, Page, Query, StoreTx, Work};
@@ -20,7 +20,7 @@ pub struct MemoryStore(Arc<Mutex<Tables>>);
 
 #[derive(Debug, Default)]
 struct Tables {
-    jobs: BTreeMap<JobId, Box<Job>>,
+    jobs: Documents,
     keys: HashMap<Arc<str>, JobId>,
     /// May hold more than is due: an entry counts if its document says the same instant.
     due: BTreeMap<Timestamp, Vec<JobId>>,
@@ -49,18 +49,13 @@ impl JobStore for MemoryStore {
     }
 
     fn get(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
-        Ok(self.0.lock().jobs.get(id).map(|job| Job::clone(job)))
+        Ok(self.0.lock().jobs.get(id).cloned())
     }
 
     fn list(&self, query: &Query, after: Option<&JobId>, limit: usize) -> Result<Page, StoreError> {
         let tables = self.0.lock();
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut found = tables
-            .jobs
-            .range::<JobId, _>((start, Bound::Unbounded))
-            .map(|(_, job)| job)
-            .filter(|job| query.fits(job));
-        let jobs: Vec<Job> = found.by_ref().take(limit).map(|job| Job::clone(job)).collect();
+        let mut found = tables.jobs.after(after).filter(|job| query.fits(job));
+        let jobs: Vec<Job> = found.by_ref().take(limit).cloned().collect();
         let more = found.next().is_some();
         let next = jobs.last().filter(|_| more).map(|job| job.id.clone());
         Ok(Page { jobs, next })
@@ -124,6 +119,10 @@ impl JobStore for MemoryStore {
     fn shares_commits(&self) -> bool {
         false
     }
+
+    fn is_volatile(&self) -> bool {
+        true
+    }
 }
 
 struct MemoryTx<'a> {
@@ -144,9 +143,8 @@ impl MemoryTx<'_> {
             match undo {
                 Undo::Put(id, before) => {
                     self.tables.remove(&id);
-                    if let Some(before) = before {
-                        self.tables.insert(before);
-                    }
+                    // Its place is free as of now.
+                    before.map(|before| self.tables.insert(before));
                 }
                 Undo::AddOutbox(row) => self.tables.push_outbox(&row),
                 Undo::RemoveOutbox(key) => drop(self.tables.remove_outbox(&key)),
@@ -162,8 +160,12 @@ impl MemoryTx<'_> {
 }
 
 impl StoreTx for MemoryTx<'_> {
+    fn unfinished(&mut self) -> Result<u64, StoreError> {
+        Ok(self.tables.unfinished)
+    }
+
     fn get(&mut self, id: &JobId) -> Result<Option<Job>, StoreError> {
-        Ok(self.tables.jobs.get(id).map(|job| Job::clone(job)))
+        Ok(self.tables.jobs.get(id).cloned())
     }
 
     fn job_of_key(&mut self, key: &str) -> Result<Option<JobId>, StoreError> {
@@ -171,11 +173,13 @@ impl StoreTx for MemoryTx<'_> {
     }
 
     fn insert(&mut self, job: Box<Job>) -> Result<Option<Box<Job>>, StoreError> {
-        if self.tables.jobs.contains_key(&job.id) {
-            return Ok(Some(job));
+        let id = self.undo.is_some().then(|| job.id.clone());
+        if let Err(refused) = self.tables.insert(job) {
+            return Ok(Some(refused));
         }
-        self.remember(|| Undo::Put(job.id.clone(), None));
-        self.tables.insert(job);
+        if let Some(id) = id {
+            self.remember(|| Undo::Put(id, None));
+        }
         Ok(None)
     }
 
@@ -185,7 +189,7 @@ impl StoreTx for MemoryTx<'_> {
         change: &mut dyn FnMut(&mut Job) -> bool,
     ) -> Result<bool, StoreError> {
         let Some(job) = self.tables.jobs.get_mut(id) else { return Ok(false) };
-        let before = self.undo.is_some().then(|| job.clone());
+        let before = self.undo.is_some().then(|| Box::new(job.clone()));
         let (was_due, was_final) = (job.due(), job.status.is_final());
         if !change(job) {
             return Ok(true);
@@ -231,15 +235,18 @@ impl StoreTx for MemoryTx<'_> {
 }
 
 impl Tables {
-    fn insert(&mut self, job: Box<Job>) {
-        if let Some(key) = job.extra.as_ref().and_then(|extra| extra.idempotency_key.clone()) {
-            self.keys.insert(key, job.id.clone());
+    fn insert(&mut self, job: Box<Job>) -> Result<(), Box<Job>> {
+        let key = job.extra.as_ref().and_then(|extra| extra.idempotency_key.clone());
+        let key = key.map(|key| (key, job.id.clone()));
+        let due = job.due().map(|at| (at, job.id.clone()));
+        let is_final = job.status.is_final();
+        self.jobs.insert(job)?;
+        self.keys.extend(key);
+        if let Some((at, id)) = due {
+            self.due.entry(at).or_default().push(id);
         }
-        if let Some(at) = job.due() {
-            self.due.entry(at).or_default().push(job.id.clone());
-        }
-        self.unfinished += u64::from(!job.status.is_final());
-        self.jobs.insert(job.id.clone(), job);
+        self.unfinished += u64::from(!is_final);
+        Ok(())
     }
 
     fn remove(&mut self, id: &JobId) -> Option<Box<Job>> {
