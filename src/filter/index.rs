@@ -41,7 +41,7 @@ pub(crate) use self::matching::Subject;
 #[derive(Debug)]
 pub(crate) struct FilterIndex<T> {
     fields: Fields,
-    keys: Keys,
+    keys: Keys<T>,
     nodes: Slab<Node<T>>,
     /// For each node.
     filings: Slab<Filing>,

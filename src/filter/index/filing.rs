@@ -7,7 +7,8 @@ use smol_str::SmolStr;
 
 use super::counts::Standing;
 use super::keys::{Kind, number_name};
-use super::node::{ListId, Place, Residual};
+use super::list::List;
+use super::node::{ListId, Lone, Place, Residual};
 use super::{FilterIndex, Group};
 use crate::filter::ast::{Field, Test};
 use crate::filter::cover::{Key, Part, Plan, Route};
@@ -21,7 +22,7 @@ impl<T: Copy> FilterIndex<T> {
         self.counts.entries += plan.route.entries();
         let residual = self.residual_of(plan.residual.as_ref());
         let lists = self.lists_of(&plan.route);
-        let mut places = SmallVec::with_capacity(lists.len());
+        let mut places: SmallVec<[Place; 1]> = SmallVec::with_capacity(lists.len());
         for list in lists {
             let at = self.list(list).len() as u32;
             places.push(Place { list, at });
@@ -32,11 +33,22 @@ impl<T: Copy> FilterIndex<T> {
             node.is_repeated = places.len() > 1;
             node.residual = residual;
         }
+        places.iter().for_each(|place| self.refresh_lone(place.list));
         if let Some(filing) = self.filings.get_mut(number as usize) {
             filing.places = places;
             filing.standing = standing;
         }
         self.choose_again(number);
+    }
+
+    /// Brings a key in line with its list.
+    fn refresh_lone(&mut self, list: ListId) {
+        let ListId::Key(key) = list else { return };
+        let Some(entry) = self.keys.get_mut(key) else { return };
+        entry.lone = match entry.list {
+            List::One(number) => self.nodes.get(number as usize).and_then(Lone::of),
+            _ => None,
+        };
     }
 
     fn residual_of(&self, normal: Option<&Normal>) -> Residual {
@@ -237,6 +249,7 @@ impl<T: Copy> FilterIndex<T> {
             place.at = at;
         }
         if !self.list(list).is_empty() {
+            self.refresh_lone(list);
             return;
         }
         match list {

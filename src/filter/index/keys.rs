@@ -5,22 +5,27 @@ use slab::Slab;
 use smol_str::SmolStr;
 
 use super::list::List;
+use super::node::Lone;
 use crate::filter::hash::KeyedHash;
 use crate::filter::table::{HashIndex, Probe};
 
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct Keys<T> {
     pub(super) hash: KeyedHash,
-    entries: Slab<KeyEntry>,
+    entries: Slab<KeyEntry<T>>,
     by_hash: HashIndex,
 }
 
+/// One cache line.
 #[derive(Debug)]
-pub(super) struct KeyEntry {
+#[repr(align(64))]
+pub(super) struct KeyEntry<T> {
     pub(super) value: SmolStr,
     pub(super) kind: Kind,
     pub(super) field: u32,
     pub(super) list: List,
+    /// The only filter, if so little is to be done for it that it fits here.
+    pub(super) lone: Option<Lone<T>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,17 +38,17 @@ pub(super) enum Kind {
     AllBut,
 }
 
-impl Keys {
+impl<T> Keys<T> {
     pub(super) fn new(hash: KeyedHash) -> Self {
         Self { hash, entries: Slab::new(), by_hash: HashIndex::default() }
     }
 
     #[inline]
-    pub(super) fn get(&self, key: u32) -> Option<&KeyEntry> {
+    pub(super) fn get(&self, key: u32) -> Option<&KeyEntry<T>> {
         self.entries.get(key as usize)
     }
 
-    pub(super) fn get_mut(&mut self, key: u32) -> Option<&mut KeyEntry> {
+    pub(super) fn get_mut(&mut self, key: u32) -> Option<&mut KeyEntry<T>> {
         self.entries.get_mut(key as usize)
     }
 
@@ -61,7 +66,7 @@ impl Keys {
         field: u32,
         kind: Kind,
         value: &[u8],
-    ) -> Option<&KeyEntry> {
+    ) -> Option<&KeyEntry<T>> {
         let key = self.number(probe, field, kind, value)?;
         self.get(key)
     }
@@ -88,13 +93,13 @@ impl Keys {
         if let Some(key) = known {
             return (key, false);
         }
-        let entry = KeyEntry { value, kind, field, list: List::Empty };
+        let entry = KeyEntry { value, kind, field, list: List::Empty, lone: None };
         let key = self.entries.insert(entry) as u32;
         self.by_hash.insert(hash, key);
         (key, true)
     }
 
-    pub(super) fn remove(&mut self, key: u32) -> Option<KeyEntry> {
+    pub(super) fn remove(&mut self, key: u32) -> Option<KeyEntry<T>> {
         let entry = self.entries.try_remove(key as usize)?;
         let hash = self.hash.text(domain(entry.field, entry.kind), entry.value.as_bytes());
         self.by_hash.remove(hash, key);
@@ -103,7 +108,7 @@ impl Keys {
 
     pub(super) fn memory(&self) -> usize {
         let lists = self.entries.iter().map(|(_, entry)| entry.list.memory()).sum::<usize>();
-        self.by_hash.memory() + self.entries.capacity() * size_of::<KeyEntry>() + lists
+        self.by_hash.memory() + self.entries.capacity() * size_of::<KeyEntry<T>>() + lists
     }
 
     #[cfg(test)]
@@ -112,7 +117,7 @@ impl Keys {
     }
 }
 
-impl KeyEntry {
+impl<T> KeyEntry<T> {
     /// The length that the field counts for this key.
     pub(super) fn length(&self) -> u32 {
         match self.kind {

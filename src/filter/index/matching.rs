@@ -54,14 +54,17 @@ impl<T: Copy> FilterIndex<T> {
     #[inline]
     pub(crate) fn match_one<S: Subject>(&self, message: &S, mut found: impl FnMut(T)) {
         let mut facts: SmallVec<[Fact<'_>; 8]> = SmallVec::new();
-        self.collect_facts(message, |fact| facts.push(fact));
+        let mut pending: SmallVec<[LookUp<'_>; 4]> = SmallVec::new();
+        // While the first slots come from memory, the other attributes are read.
+        self.collect_facts(message, |fact| {
+            self.look_up(&fact, |look_up| pending.push(look_up));
+            facts.push(fact);
+        });
         let mut repeated = Repeated::new();
-        for fact in &facts {
-            self.look_up(fact, |look_up| {
-                if let Some(entry) = self.resolve(&look_up) {
-                    self.judge(&entry.list, &facts, &mut repeated, &mut found);
-                }
-            });
+        for look_up in &pending {
+            if let Some(entry) = self.resolve(look_up) {
+                self.judge(entry, &facts, &mut repeated, &mut found);
+            }
         }
         self.judge_rest(&facts, repeated, &mut found);
     }
@@ -79,7 +82,7 @@ impl<T: Copy> FilterIndex<T> {
             });
             ends.push((facts.len() as u32, pending.len() as u32));
         }
-        let mut hits: SmallVec<[(u32, &KeyEntry); BATCH]> = SmallVec::new();
+        let mut hits: SmallVec<[(u32, &KeyEntry<T>); BATCH]> = SmallVec::new();
         for (look_up, nth) in pending.iter().zip(0..) {
             if let Some(entry) = self.resolve(look_up) {
                 hits.push((nth, entry));
@@ -97,7 +100,7 @@ impl<T: Copy> FilterIndex<T> {
                 hits.split_first().filter(|((nth, _), _)| *nth < looked_up)
             {
                 hits = rest;
-                self.judge(&entry.list, own, &mut repeated, &mut |value| found(at, value));
+                self.judge(entry, own, &mut repeated, &mut |value| found(at, value));
             }
             self.judge_rest(own, repeated, &mut |value| found(at, value));
         }
@@ -107,12 +110,18 @@ impl<T: Copy> FilterIndex<T> {
     #[inline]
     fn judge(
         &self,
-        list: &List,
+        entry: &KeyEntry<T>,
         facts: &[Fact<'_>],
         repeated: &mut Repeated,
         found: &mut impl FnMut(T),
     ) {
-        list.as_slice().iter().for_each(|&number| self.look(number, facts, repeated, found));
+        if let Some(lone) = &entry.lone {
+            if lone.holds(facts) {
+                found(lone.value);
+            }
+            return;
+        }
+        entry.list.as_slice().iter().for_each(|&number| self.look(number, facts, repeated, found));
     }
 
     #[inline]
@@ -255,7 +264,7 @@ impl<T: Copy> FilterIndex<T> {
     }
 
     #[inline]
-    fn resolve(&self, look_up: &LookUp<'_>) -> Option<&KeyEntry> {
+    fn resolve(&self, look_up: &LookUp<'_>) -> Option<&KeyEntry<T>> {
         let part = match &look_up.part {
             Part::Text(text) => text,
             Part::Number(name) => &name[..],

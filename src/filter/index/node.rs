@@ -31,6 +31,15 @@ pub(super) enum Residual {
     Program(Box<Program<u32>>),
 }
 
+/// What a look needs of a filter that stands alone under its key and has next to nothing left to
+/// check: it is kept with the key, where the look is already.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lone<T> {
+    pub(super) value: T,
+    /// A field that must be present, or must not.
+    presence: Option<(u32, bool)>,
+}
+
 /// What a change needs of a filter, under the number of its node.
 #[derive(Debug)]
 pub(super) struct Filing {
@@ -73,6 +82,23 @@ impl<T> Node<T> {
             }
             Residual::Program(program) => program.run(|field| find(facts, *field)),
         }
+    }
+}
+
+impl<T: Copy> Lone<T> {
+    /// What a look needs of a node that is alone in a list; `None` if it needs more.
+    pub(super) fn of(node: &Node<T>) -> Option<Self> {
+        let presence = match &node.residual {
+            Residual::Nothing => None,
+            Residual::One { field, check: Check::Present, holds } => Some((*field, *holds)),
+            _ => return None,
+        };
+        (!node.is_repeated).then_some(Self { value: node.value, presence })
+    }
+
+    #[inline]
+    pub(super) fn holds(&self, facts: &[Fact<'_>]) -> bool {
+        self.presence.is_none_or(|(field, holds)| find(facts, field).is_some() == holds)
     }
 }
 

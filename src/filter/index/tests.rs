@@ -233,6 +233,11 @@ fn presence_gives_way_to_what_became_rarer() {
 }
 
 #[test]
+fn a_key_takes_a_cache_line() {
+    assert_eq!(size_of::<super::keys::KeyEntry<[u32; 2]>>(), 64);
+}
+
+#[test]
 fn kinds_are_told_apart() {
     for (text, expected) in [
         ("attributes.a = \"1\"", Standing::Exact),
