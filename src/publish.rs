@@ -11,6 +11,7 @@ use crate::clock::Reading;
 use crate::delivery::Delivery;
 use crate::error::{PublishError, PublishReason};
 use crate::message::Message;
+use crate::shell::matcher::Matches;
 use crate::shell::topic::admission::{Gate, Load};
 use crate::shell::topic::{Appended, One, TopicShared};
 use crate::sync::Arc;
@@ -139,7 +140,8 @@ impl Topic {
                 return Err(PublishError::new(reason, vec![message]));
             }
         };
-        let mut matches = shared.matching(std::slice::from_ref(&message));
+        let mut matches = Matches::none();
+        shared.matching(std::slice::from_ref(&message), &mut matches);
         match shared.publish_gated(One::new(message), &mut matches, load, gate, core.read()) {
             Ok(appended) => {
                 crate::observe::sent(&shared.name, 1, load.bytes());
@@ -164,7 +166,8 @@ impl Topic {
             }
         };
         let len = messages.len();
-        let mut matches = shared.matching(&messages);
+        let mut matches = Matches::none();
+        shared.matching(&messages, &mut matches);
         let messages = messages.into_iter();
         match shared.publish_gated(messages, &mut matches, load, gate, core.read()) {
             Ok(appended) => {
@@ -254,7 +257,8 @@ impl<'a> Turn<'a> {
         gate: Gate,
         reading: Reading,
     ) -> Result<Appended, PublishReason> {
-        let mut matches = shared.matching(messages);
+        let mut matches = Matches::none();
+        shared.matching(messages, &mut matches);
         let taken = std::mem::take(messages).into_iter();
         let published = shared.publish_gated(taken, &mut matches, load, gate, reading);
         published.map_err(|(reason, back)| {

@@ -94,15 +94,17 @@ impl<T: Copy> Matcher<T> {
     }
 
     /// Which filters match which of these messages.
-    pub(crate) fn matching<S: Subject>(&self, messages: &[S]) -> Matches<T> {
-        let mut matches = Matches::none();
+    ///
+    /// The answer is written where the caller will look at it: it is large, and right after it was
+    /// written a copy would have to wait.
+    #[inline]
+    pub(crate) fn matching<S: Subject>(&self, messages: &[S], matches: &mut Matches<T>) {
         if !self.is_empty() {
             self.read(|index| {
                 matches.version = index.version();
                 index.matching(messages, |at, value| matches.hits.push((at, value)));
             });
         }
-        matches
     }
 
     /// Calls `found` for each filter that matches one message.

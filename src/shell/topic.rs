@@ -235,19 +235,16 @@ impl TopicShared {
 
     /// Which filters match which of these messages; asked before they are published.
     #[inline]
-    pub(crate) fn matching(&self, messages: &[Message]) -> Matches {
-        if self.matcher.is_empty() {
-            return Matches::none();
+    pub(crate) fn matching(&self, messages: &[Message], matches: &mut Matches) {
+        if !self.matcher.is_empty() {
+            self.look_up(messages, matches);
         }
-        self.look_up(messages)
     }
 
-    fn look_up(&self, messages: &[Message]) -> Matches {
-        let matches = self.matcher.matching(messages);
-        if matches.version() > 0 {
-            messages.iter().for_each(|message| self.seen.notice(message));
-        }
-        matches
+    #[inline(never)]
+    fn look_up(&self, messages: &[Message], matches: &mut Matches) {
+        self.matcher.matching(messages, matches);
+        messages.iter().for_each(|message| self.seen.notice(message));
     }
 
     /// Appends a message that a dead-letter policy sends here, without regard to limits (DLQ-7).
@@ -260,7 +257,8 @@ impl TopicShared {
             }
         };
         let message = One::new(message);
-        let mut matches = self.matching(message.as_slice());
+        let mut matches = Matches::none();
+        self.matching(message.as_slice(), &mut matches);
         let mut state = self.state.lock();
         if state.deleted {
             return false;

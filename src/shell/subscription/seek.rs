@@ -207,9 +207,9 @@ impl SubscriptionShared {
                 continue;
             }
             scan.go_on_at(position + 1);
-            let matches = segment.at(position).is_some_and(|message| {
-                self.view.filter.matches_attributes(message.message.attributes())
-            });
+            let matches = segment
+                .at(position)
+                .is_some_and(|message| self.view.filter.matches(&message.message));
             if matches {
                 replay.add(position);
                 known += 1;

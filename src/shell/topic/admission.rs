@@ -383,7 +383,8 @@ impl TopicShared {
         waker: Waker,
         reading: Reading,
     ) -> bool {
-        let matches = self.matching(messages);
+        let mut matches = Matches::none();
+        self.matching(messages, &mut matches);
         let mut state = self.state.lock();
         let is_first = state.doors.publishers.may_go(*ticket);
         if state.deleted
@@ -512,7 +513,7 @@ impl TopicShared {
         reading: Reading,
     ) -> Result<(), PublishReason> {
         let mut effects = Effects::default();
-        let matches = self.matching(&[]);
+        let matches = Matches::none();
         let mut state = self.state.lock();
         if state.deleted {
             drop(state);

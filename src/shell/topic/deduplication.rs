@@ -5,7 +5,7 @@
 //! and needs no room.
 
 use super::admission::{Gate, Load};
-use super::{Appended, Messages, Recipients, TopicShared, TopicState};
+use super::{Appended, Matches, Messages, Recipients, TopicShared, TopicState};
 use crate::broker::deduplication::{Deduplication, charge_of};
 use crate::broker::subscription::MAX_WORK;
 use crate::clock::Reading;
@@ -56,7 +56,8 @@ impl TopicShared {
             drop(state);
             return Ok(answer(&fates, None));
         }
-        let mut matches = self.matching(&fresh);
+        let mut matches = Matches::none();
+        self.matching(&fresh, &mut matches);
         let mut load = Load::of(&fresh);
         let keys: Vec<&str> = keys(&fresh).collect();
         load.charge += keys.iter().map(|key| charge_of(key)).sum::<u64>();

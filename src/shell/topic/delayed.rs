@@ -8,7 +8,7 @@ use std::sync::Weak;
 
 use super::admission::{Gate, Load};
 use super::deduplication::Given;
-use super::{Messages, One, TopicShared, TopicState};
+use super::{Matches, Messages, One, TopicShared, TopicState};
 use crate::broker::deduplication::charge_of;
 use crate::clock::Reading;
 use crate::error::PublishReason;
@@ -101,7 +101,8 @@ impl TopicShared {
             };
             let message = One::new(message);
             // Under the lock, so that what is due keeps its order whoever publishes it.
-            let mut matches = self.matching(message.as_slice());
+            let mut matches = Matches::none();
+            self.matching(message.as_slice(), &mut matches);
             let (load, gate) = (Load::of(message.as_slice()), Gate::Accepted);
             let admitted =
                 self.admit(&mut state, load, message.as_slice(), &matches, gate, reading);
