@@ -289,14 +289,20 @@ pub struct Receipt {
 
 impl Receipt {
     pub(crate) fn of(appended: &Appended) -> Self {
-        if let Some(given) = appended.each.as_deref().and_then(<[Given]>::first) {
-            return Self::given(*given);
-        }
-        let recipients = match &appended.recipients {
-            Recipients::Same(count) => *count,
-            Recipients::Each(counts) => counts.first().copied().unwrap_or_default(),
+        Self::nth(&appended.recipients, 0, appended.first)
+    }
+
+    /// Of one of several messages; `id` counts if they are consecutive.
+    fn nth(recipients: &Recipients, nth: usize, id: MessageId) -> Self {
+        let recipients = match recipients {
+            Recipients::Same(count) => Some(*count),
+            Recipients::Each(counts) => counts.get(nth).copied(),
+            Recipients::Given(each) => match each.get(nth) {
+                Some(given) => return Self::given(*given),
+                None => None,
+            },
         };
-        Self { id: appended.first, recipients: Some(recipients), is_duplicate: false }
+        Self { id, recipients, is_duplicate: false }
     }
 
     pub(crate) fn given(given: Given) -> Self {
@@ -327,19 +333,16 @@ pub struct Receipts {
     first: MessageId,
     len: usize,
     recipients: Recipients,
-    /// Instead of all that, if some were duplicates.
-    each: Option<Vec<Given>>,
 }
 
 impl Receipts {
     pub(crate) fn of(appended: Appended, len: usize) -> Self {
-        Self { first: appended.first, len, recipients: appended.recipients, each: appended.each }
+        Self { first: appended.first, len, recipients: appended.recipients }
     }
 
     /// Of a publish of one.
     fn first(self) -> Receipt {
-        let Self { first, recipients, each, .. } = self;
-        Receipt::of(&Appended { first, recipients, each })
+        Receipt::of(&Appended { first: self.first, recipients: self.recipients })
     }
 
     /// How many messages were handed over.
@@ -354,25 +357,19 @@ impl Receipts {
 
     /// The ids of the messages.
     pub fn ids(&self) -> impl Iterator<Item = MessageId> + use<> {
-        let (first, each) = (self.first.as_u64(), self.each.clone());
-        (0..self.len).map(move |nth| match &each {
-            Some(each) => each.get(nth).map_or(MessageId::from_u64(first), |given| given.id),
-            None => MessageId::from_u64(first + nth as u64),
-        })
+        let first = self.first.as_u64();
+        let each = match &self.recipients {
+            Recipients::Given(each) => each.iter().map(|given| given.id).collect(),
+            Recipients::Same(_) | Recipients::Each(_) => Vec::new(),
+        };
+        (first..)
+            .zip(0..self.len)
+            .map(move |(id, nth)| each.get(nth).copied().unwrap_or(MessageId::from_u64(id)))
     }
 
     /// A receipt for each message.
     pub fn iter(&self) -> impl Iterator<Item = Receipt> {
-        self.ids().enumerate().map(|(nth, id)| {
-            if let Some(given) = self.each.as_ref().and_then(|each| each.get(nth)) {
-                return Receipt::given(*given);
-            }
-            let recipients = match &self.recipients {
-                Recipients::Same(count) => *count,
-                Recipients::Each(counts) => counts.get(nth).copied().unwrap_or_default(),
-            };
-            Receipt { id, recipients: Some(recipients), is_duplicate: false }
-        })
+        self.ids().enumerate().map(|(nth, id)| Receipt::nth(&self.recipients, nth, id))
     }
 }
 

@@ -1,4 +1,5 @@
 //! The byte budget of a bus: what is used, and which topics have publishers that wait for room.
+//! Also which subscriptions have put off carrying dead letters, because far too much is used (L7).
 //!
 //! Topics report what they hold, rarely while there is plenty. When a publisher is about to wait
 //! the bus comes *under pressure*: from then on every settlement reports exactly what it frees, and
@@ -9,6 +10,7 @@
 use std::sync::Weak;
 
 use super::core::BusCore;
+use super::subscription::SubscriptionShared;
 use super::topic::TopicShared;
 use crate::budget::Budget;
 use crate::clock::Reading;
@@ -21,6 +23,8 @@ pub(crate) struct BusBudget {
     is_pressed: AtomicBool,
     /// Topics whose first publisher waits for room, in order.
     waiting: Mutex<Vec<Waiting>>,
+    /// Subscriptions whose outbox pauses. Locked after `waiting`.
+    paused: Mutex<Vec<Weak<SubscriptionShared>>>,
     /// Not swept again before this.
     next_sweep: AtomicU64,
 }
@@ -39,6 +43,7 @@ impl BusBudget {
             used: AtomicU64::new(0),
             is_pressed: AtomicBool::new(false),
             waiting: Mutex::new(Vec::new()),
+            paused: Mutex::new(Vec::new()),
             next_sweep: AtomicU64::new(0),
         }
     }
@@ -53,6 +58,12 @@ impl BusBudget {
     #[inline]
     pub(crate) fn fits(&self, charge: u64) -> bool {
         self.used().saturating_add(charge) <= self.config.bytes
+    }
+
+    /// Whether so much more than the budget is used that nothing is added that can wait.
+    #[inline]
+    pub(crate) fn is_overdrawn(&self) -> bool {
+        self.used() > self.config.bytes.saturating_add(self.config.bytes / OVERDRAFT_SHARE)
     }
 
     #[inline]
@@ -118,10 +129,35 @@ impl BusBudget {
             false
         });
         let is_easy = self.used() <= self.config.bytes - self.config.bytes / 8;
-        if waiting.is_empty() && fitting.is_empty() && is_easy {
+        let paused = self.paused.lock();
+        if waiting.is_empty() && fitting.is_empty() && paused.is_empty() && is_easy {
             self.is_pressed.store(false, Ordering::SeqCst);
         }
+        drop(paused);
         fitting
+    }
+}
+
+impl BusBudget {
+    /// Puts a subscription on the list of those that go on once the overdraft is small enough.
+    /// Answers false if it is that already.
+    #[must_use]
+    pub(crate) fn pause(&self, subscription: &Weak<SubscriptionShared>) -> bool {
+        let mut paused = self.paused.lock();
+        if !paused.iter().any(|other| other.ptr_eq(subscription)) {
+            paused.push(subscription.clone());
+        }
+        // It ends under the same lock, and only while nobody is on the list.
+        self.begin_pressure();
+        drop(paused);
+        self.is_overdrawn()
+    }
+
+    fn take_resumed(&self) -> Vec<Weak<SubscriptionShared>> {
+        match self.is_overdrawn() {
+            true => Vec::new(),
+            false => std::mem::take(&mut *self.paused.lock()),
+        }
     }
 }
 
@@ -130,6 +166,11 @@ impl BusCore {
     pub(crate) fn room_freed(&self) {
         for topic in self.budget.take_fitting() {
             topic.tell_first_publisher();
+        }
+        for subscription in self.budget.take_resumed() {
+            if let Some(subscription) = subscription.upgrade() {
+                subscription.resume_forwarding();
+            }
         }
     }
 
@@ -170,6 +211,9 @@ impl BusCore {
     }
 }
 
+/// An outbox pauses when the overdraft exceeds this share of the budget.
+const OVERDRAFT_SHARE: u64 = 8;
+
 /// Sweeps under pressure look at no more than this many subscriptions per millisecond on average.
 const SWEPT_PER_MILLI: u64 = 16;
 
@@ -200,6 +244,26 @@ mod loom_tests {
             let fits = budget.fits(60);
             threads.into_iter().for_each(|thread| thread.join().expect("it ends"));
             assert!(fits || budget.waiting.lock().is_empty(), "nobody has told it (I-8)");
+        });
+    }
+
+    /// An outbox is about to pause while what is too much is given back: it does not, or is taken
+    /// off the list.
+    #[test]
+    fn room_against_an_outbox_that_pauses() {
+        loom::model(|| {
+            let budget = Arc::new(BusBudget::new(Budget::new(80)));
+            budget.report(0, 100);
+            let freeing = Arc::clone(&budget);
+            let thread = loom::thread::spawn(move || {
+                if freeing.report(100, 0) {
+                    freeing.take_fitting();
+                    freeing.take_resumed();
+                }
+            });
+            let pauses = budget.pause(&Weak::new());
+            thread.join().expect("it ends");
+            assert!(!pauses || budget.paused.lock().is_empty(), "nobody resumes it (I-8)");
         });
     }
 

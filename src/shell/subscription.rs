@@ -120,6 +120,8 @@ struct State {
     is_touched: bool,
     /// Somebody empties the outbox.
     is_forwarding: bool,
+    /// It is not emptied before the budget is less overdrawn.
+    is_paused: bool,
     ended: Option<End>,
     /// When the topic looks at the limit.
     filed: limit::Filed,
@@ -274,6 +276,7 @@ impl SubscriptionShared {
             last_activity: reading.now,
             is_touched: false,
             is_forwarding: false,
+            is_paused: false,
             ended: None,
             filed: limit::Filed::default(),
             blocks: false,
@@ -999,6 +1002,7 @@ impl SubscriptionShared {
         if let Some(key) = state.timer.take() {
             self.core.timers.cancel(key);
         }
+        self.stop_pausing(&mut state);
         if end == End::Detached {
             state.streams = 0;
             self.reschedule(&mut state);
@@ -1114,7 +1118,8 @@ impl SubscriptionShared {
     /// Releases the lock. Answers what has to be done without it.
     #[inline]
     fn leave(&self, mut state: MutexGuard<'_, State>, effects: &mut Effects) -> After {
-        let forward = state.broker.has_outgoing() && !state.is_forwarding;
+        let may_forward = !state.is_forwarding && !state.is_paused;
+        let forward = state.broker.has_outgoing() && may_forward;
         if state.broker.owners().has_freed() {
             for owner in state.broker.owners().take_freed() {
                 if let Some(waker) = state.starved.remove(&owner) {

@@ -107,6 +107,8 @@ pub(crate) enum Recipients {
     /// Each message went to as many.
     Same(usize),
     Each(Vec<usize>),
+    /// Some were duplicates: each message has its own answer.
+    Given(Vec<deduplication::Given>),
 }
 
 impl Recipients {
@@ -115,6 +117,9 @@ impl Recipients {
         match self {
             Recipients::Same(each) => (*each as u64) * (count as u64),
             Recipients::Each(each) => each.iter().map(|&recipients| recipients as u64).sum(),
+            Recipients::Given(each) => {
+                each.iter().filter_map(|given| given.recipients).map(|count| count as u64).sum()
+            }
         }
     }
 }
@@ -124,8 +129,6 @@ impl Recipients {
 pub(crate) struct Appended {
     pub(crate) first: MessageId,
     pub(crate) recipients: Recipients,
-    /// Message by message, if some were duplicates; then the rest does not count.
-    pub(crate) each: Option<Vec<deduplication::Given>>,
 }
 
 impl TopicShared {
@@ -358,7 +361,7 @@ impl TopicShared {
         for subscription in overflowing {
             subscription.drop_oldest();
         }
-        Appended { first: MessageId::from_u64(first), recipients, each: None }
+        Appended { first: MessageId::from_u64(first), recipients }
     }
 
     /// Existence comes before the shape of messages (section 17 of the rules, ERR-3).

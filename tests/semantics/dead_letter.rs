@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use siftbus::filter::Filter;
 use siftbus::{
-    Code, DEAD_LETTER_SOURCE_DELIVERY_COUNT as COUNT,
+    Budget, Bus, Clock, Code, DEAD_LETTER_SOURCE_DELIVERY_COUNT as COUNT,
     DEAD_LETTER_SOURCE_DELIVERY_ERROR_MESSAGE as REASON, DEAD_LETTER_SOURCE_SUBSCRIPTION as SOURCE,
     DEAD_LETTER_SOURCE_SUBSCRIPTION_PROJECT as PROJECT,
-    DEAD_LETTER_SOURCE_TOPIC_PUBLISH_TIME as TIME, DeadLetterPolicy, Limits, Message, Outcome,
-    RetryPolicy, Subscription, SubscriptionConfig, SubscriptionUpdate, TopicConfig,
+    DEAD_LETTER_SOURCE_TOPIC_PUBLISH_TIME as TIME, DeadLetterPolicy, Limits, ManualClock, Message,
+    Outcome, RetryPolicy, Subscription, SubscriptionConfig, SubscriptionUpdate, TopicConfig,
 };
 
 use crate::support::{
@@ -49,6 +49,101 @@ async fn dlq_01_the_topic_has_to_exist() {
     // What concerns something else is no reason to look for the topic again (DLQ-10).
     w.topic.delete().await.unwrap();
     w.worker.update(SubscriptionUpdate::new().ack_deadline(MINUTE)).await.unwrap();
+}
+
+/// Two subscriptions on a bus whose budget is full; those of `worker` have all failed, and each
+/// that is forwarded takes room a second time, because `other` keeps it too.
+struct Overdrawn {
+    clock: ManualClock,
+    bus: Bus,
+    worker: Subscription,
+    other: Subscription,
+    inspect: Subscription,
+    texts: Vec<String>,
+}
+
+const BUDGET: u64 = 64 * 1_024;
+
+impl Overdrawn {
+    async fn new() -> Self {
+        let clock = ManualClock::new();
+        let budget = Budget::new(BUDGET).topic_reserve(0);
+        let bus = Bus::builder().clock(Clock::manual(&clock)).budget(budget).build();
+        let topic = bus.create_topic("orders", TopicConfig::new()).await.unwrap();
+        let dead = bus.create_topic("dead", TopicConfig::new()).await.unwrap();
+        let inspect = dead.subscribe("inspect", SubscriptionConfig::new()).await.unwrap();
+        let config = SubscriptionConfig::new().dead_letter_policy(policy(1));
+        let worker = topic.subscribe("worker", config).await.unwrap();
+        let other = SubscriptionConfig::new().retention(HOUR);
+        let other = topic.subscribe("other", other).await.unwrap();
+        let mut texts = Vec::new();
+        loop {
+            let text = format!("{:>1000}", texts.len());
+            if topic.try_publish(text.clone()).is_err() {
+                break;
+            }
+            texts.push(text);
+        }
+        worker.try_pull(1_000).unwrap().nack_all();
+        Self { clock, bus, worker, other, inspect, texts }
+    }
+
+    fn check(&self) -> u64 {
+        let (letters, waiting) = (self.inspect.stats().accepted, self.worker.stats().forwarding);
+        assert_eq!(letters + waiting, self.texts.len() as u64, "L7: nothing is lost");
+        let most = BUDGET + BUDGET / 8 + 2_000;
+        assert!(self.bus.stats().budget_used <= most, "L7: {}", self.bus.stats().budget_used);
+        self.bus.audit().assert_balanced();
+        waiting
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_385_dead_letters_pause_while_the_budget_is_overdrawn() {
+    let w = Overdrawn::new().await;
+    let first = w.check();
+    assert!(first > 10 && w.inspect.stats().backlog > 2, "LIB-385: {first} wait");
+    assert!(nothing_ready(&w.worker), "L7: nobody is handed what waits");
+    assert_eq!(w.check(), first, "LIB-385: and nothing moves meanwhile");
+    // Whoever makes room lets the next ones through, in the order in which they failed.
+    let mut arrived = Vec::new();
+    while arrived.len() < w.texts.len() {
+        let before = w.check();
+        let letters = drain(&w.inspect);
+        assert!(!letters.is_empty() || before == 0, "LIB-385: it goes on");
+        arrived.extend(letters);
+        w.check();
+    }
+    assert_eq!(arrived, w.texts, "LIB-385, DLQ-4");
+    assert_eq!(drain(&w.other), w.texts);
+    assert_eq!(w.worker.stats().dead_lettered, w.texts.len() as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_385_what_time_frees_lets_them_go_on_though_nobody_calls() {
+    let w = Overdrawn::new().await;
+    let before = w.check();
+    w.clock.advance(HOUR + SECOND);
+    // The retention of `other` has made room, and with the pause the clock is observed. Dead
+    // letters alone take more than the budget.
+    let after = w.inspect.peek(1_000).len() as u64;
+    assert!(after > w.texts.len() as u64 - before + 10, "LIB-385: {after} after {before} waited");
+    w.check();
+    drain(&w.inspect);
+    assert_eq!(w.check(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_385_a_subscription_that_goes_takes_its_pause_along() {
+    let w = Overdrawn::new().await;
+    w.worker.delete().await.unwrap();
+    w.other.delete().await.unwrap();
+    let letters = drain(&w.inspect);
+    assert_eq!(letters[..], w.texts[..letters.len()]);
+    w.bus.audit().assert_balanced();
+    let start = w.clock.now();
+    w.clock.advance(DAY);
+    assert!(w.bus.now() > start && !w.bus.stats().under_pressure, "LIB-385");
 }
 
 #[tokio::test(start_paused = true)]

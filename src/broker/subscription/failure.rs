@@ -198,6 +198,11 @@ impl SubscriptionState {
         None
     }
 
+    /// A message that was taken out of the outbox goes back to its front.
+    pub(crate) fn take_back_outgoing(&mut self, outgoing: Outgoing) {
+        self.outbox.push_front(outgoing);
+    }
+
     /// The dead-letter topic has taken a message, or it was dropped as one that runs in circles.
     /// Whatever ended it meanwhile stays as it is.
     pub(crate) fn forwarded(&mut self, outgoing: &Outgoing, taken: bool) {

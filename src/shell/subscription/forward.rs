@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::SubscriptionShared;
+use super::{State, SubscriptionShared};
 use crate::broker::subscription::MAX_WORK;
 use crate::broker::subscription::failure::Outgoing;
 use crate::clock::Reading;
@@ -54,18 +54,23 @@ enum Sent {
     /// It has been to that topic too often.
     InCircles,
     NoTopic,
+    /// Not yet: the budget is overdrawn.
+    Held,
 }
 
 impl SubscriptionShared {
     /// Carries everything in the outbox to the dead-letter topic, unless somebody does already.
     pub(super) fn forward(&self) {
         let Some(drainer) = Drainer::start(self) else { return };
-        while let Some((parcels, topic)) = drainer.take() {
+        while let Some((parcels, topic)) = drainer.next() {
             let target = topic.and_then(|name| self.core.find_topic(&name));
             let sent: Vec<(Outgoing, Sent)> = parcels
                 .into_iter()
                 .map(|parcel| {
-                    let sent = self.send(&parcel, target.as_ref());
+                    let sent = match self.core.budget.is_overdrawn() {
+                        true => Sent::Held,
+                        false => self.send(&parcel, target.as_ref()),
+                    };
                     (parcel.outgoing, sent)
                 })
                 .collect();
@@ -112,8 +117,11 @@ impl SubscriptionShared {
                     let (broker, mut reader) = self.reader(&mut state);
                     broker.not_forwarded(outgoing, reading.now, &mut reader);
                 }
+                Sent::Held => {}
             }
         }
+        let held = sent.iter().rev().filter(|(_, sent)| matches!(sent, Sent::Held));
+        held.for_each(|(outgoing, _)| state.broker.take_back_outgoing(outgoing.clone()));
         self.tell_if_deliverable(&mut state, &mut effects);
         if state.ended.is_none() {
             self.reschedule(&mut state);
@@ -122,6 +130,31 @@ impl SubscriptionShared {
         // This is the drainer: it looks again anyway.
         after.forward = false;
         self.finish(effects, after);
+    }
+
+    /// There is room in the budget again.
+    pub(crate) fn resume_forwarding(&self) {
+        self.stop_pausing(&mut self.state.lock());
+        self.forward();
+    }
+
+    pub(super) fn stop_pausing(&self, state: &mut State) {
+        if std::mem::take(&mut state.is_paused) {
+            let need = self.core.timers.observe_waiting(self.incarnation, false);
+            self.core.satisfy(need);
+        }
+    }
+
+    /// Leaves the outbox as it is until less is used (L7). Answers false if that is so by now.
+    fn pause(&self, state: &mut State) -> bool {
+        if !self.core.budget.pause(&self.me) {
+            return false;
+        }
+        state.is_paused = true;
+        // Whatever time brings may make room.
+        let need = self.core.timers.observe_waiting(self.incarnation, true);
+        self.core.satisfy(need);
+        true
     }
 
     /// Brings what is stored in line with policies that have changed (RTY-9, DLQ-13).
@@ -150,19 +183,34 @@ struct Drainer<'a>(&'a SubscriptionShared);
 impl<'a> Drainer<'a> {
     fn start(shared: &'a SubscriptionShared) -> Option<Self> {
         let mut state = shared.state.lock();
-        if state.is_forwarding || !state.broker.has_outgoing() {
+        if state.is_forwarding || state.is_paused || !state.broker.has_outgoing() {
             return None;
         }
         state.is_forwarding = true;
         Some(Self(shared))
     }
 
+    /// As `take`, after what can be freed is, if far too much is used.
+    fn next(&self) -> Option<(Vec<Parcel>, Option<String>)> {
+        let core = &self.0.core;
+        if core.budget.is_overdrawn() {
+            core.press(Reading::at(core.latest()));
+            core.yield_history(0);
+        }
+        self.take()
+    }
+
     /// The next messages and the name of the topic to which they go; gives the right back, in the
-    /// same section of the lock, if there are none.
+    /// same section of the lock, if there are none, or they have to wait.
     fn take(&self) -> Option<(Vec<Parcel>, Option<String>)> {
         let shared = self.0;
         let mut effects = Effects::default();
         let mut state = shared.state.lock();
+        let waits = shared.core.budget.is_overdrawn() && state.broker.has_outgoing();
+        if waits && state.ended.is_none() && shared.pause(&mut state) {
+            state.is_forwarding = false;
+            return None;
+        }
         let policy = state.config.dead_letter_policy.as_ref();
         let topic = policy.map(|policy| policy.dead_letter_topic.clone());
         let mut parcels = Vec::new();

@@ -204,7 +204,7 @@ fn answer(fates: &[Fate], appended: Option<Appended>) -> Appended {
     let recipients = |nth: usize| match appended.as_ref().map(|appended| &appended.recipients) {
         Some(Recipients::Same(count)) => Some(*count),
         Some(Recipients::Each(counts)) => counts.get(nth).copied(),
-        None => None,
+        Some(Recipients::Given(_)) | None => None,
     };
     let given = fates.iter().map(|fate| match *fate {
         Fate::Known(known) => Given::duplicate(known),
@@ -213,5 +213,5 @@ fn answer(fates: &[Fate], appended: Option<Appended>) -> Appended {
     });
     let each: Vec<Given> = given.collect();
     let first = each.first().map_or(id(0), |given| given.id);
-    Appended { first, recipients: Recipients::Same(0), each: Some(each) }
+    Appended { first, recipients: Recipients::Given(each) }
 }
