@@ -1,6 +1,6 @@
 //! A subscription: where one group of consumers takes messages out.
 
-use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -80,9 +80,7 @@ impl Subscription {
     /// # }).unwrap();
     /// ```
     pub async fn pull(&self, max_messages: usize) -> Result<Deliveries, PullError> {
-        let request = request(max_messages)?;
-        let mut waiting = Waiting { shared: &self.shared, ticket: None };
-        poll_fn(|cx| waiting.poll(&request, cx)).await
+        Pulling { shared: &self.shared, request: request(max_messages)?, ticket: None }.await
     }
 
     /// Takes up to `max_messages` of those that are ready now; maybe none (PULL-2).
@@ -99,8 +97,7 @@ impl Subscription {
     pub(crate) async fn pull_one(&self, is_push: bool) -> Result<Delivery, PullError> {
         loop {
             let request = Request { is_push, ..ONE };
-            let mut waiting = Waiting { shared: &self.shared, ticket: None };
-            let batch = poll_fn(|cx| waiting.poll(&request, cx)).await?;
+            let batch = Pulling { shared: &self.shared, request, ticket: None }.await?;
             if let Some(delivery) = batch.into_iter().next() {
                 return Ok(delivery);
             }
@@ -293,32 +290,32 @@ fn request(max_messages: usize) -> Result<Request, PullError> {
     Ok(Request { max_messages, one_per_key: false, ..ONE })
 }
 
-/// A place among those who wait, given up when the call ends or is dropped.
-struct Waiting<'a> {
+/// A pull that may wait: its place among those who do is given up when it ends or is dropped.
+struct Pulling<'a> {
     shared: &'a Arc<SubscriptionShared>,
+    request: Request,
     ticket: Option<u64>,
 }
 
-impl Waiting<'_> {
+impl Future for Pulling<'_> {
+    type Output = Result<Deliveries, PullError>;
+
     #[inline]
-    fn poll(
-        &mut self,
-        request: &Request,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Deliveries, PullError>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let turn = ready!(poll_proceed(cx));
-        match self.shared.poll_lease(request, &mut self.ticket, cx.waker()) {
+        let Self { shared, request, ticket } = &mut *self;
+        match shared.poll_lease(request, ticket, cx.waker()) {
             Ok(None) => Poll::Pending,
             Ok(leased) => {
                 turn.made_progress();
-                Poll::Ready(Ok(Deliveries::new(self.shared, leased)))
+                Poll::Ready(Ok(Deliveries::new(shared, leased)))
             }
             Err(error) => Poll::Ready(Err(error)),
         }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Pulling<'_> {
     fn drop(&mut self) {
         if self.ticket.is_some() {
             self.shared.stop_waiting(&mut self.ticket);

@@ -387,6 +387,11 @@ pub(crate) fn check(messages: &[Message], limits: &Limits) -> Result<Load, Publi
     let mut size = 0;
     for (index, message) in messages.iter().enumerate() {
         size += message.size() as u64;
+        if message.attributes().is_unused()
+            && (1..=limits.message_bytes).contains(&message.data().len())
+        {
+            continue;
+        }
         let looked = check_message(message, limits)
             .map_err(|problem| PublishReason::Message { index, problem })?;
         if looked {

@@ -76,7 +76,17 @@ impl<T: Copy, const N: usize> Chunks<T, N> {
     }
 
     /// Pushes the same value `count` times.
+    #[inline]
     pub(crate) fn push_run(&mut self, count: usize, value: T) {
+        if let Some(chunk) = self.chunks.back_mut().filter(|chunk| count == 1 && chunk.len() < N) {
+            chunk.push(value);
+            self.end += 1;
+            return;
+        }
+        self.push_chunks(count, value);
+    }
+
+    fn push_chunks(&mut self, count: usize, value: T) {
         let mut left = count;
         while left > 0 {
             if self.chunks.back().is_none_or(|chunk| chunk.len() == N) {
@@ -93,11 +103,14 @@ impl<T: Copy, const N: usize> Chunks<T, N> {
     }
 
     /// Removes everything below `index`.
+    #[inline]
     pub(crate) fn drop_below(&mut self, index: u64) {
         self.first = index.clamp(self.first, self.end);
         if self.is_empty() {
             // One chunk stays, so that a queue that fills and empties does not allocate.
-            self.chunks.truncate(1);
+            if self.chunks.len() > 1 {
+                self.chunks.truncate(1);
+            }
             if let Some(chunk) = self.chunks.front_mut() {
                 chunk.clear();
             }

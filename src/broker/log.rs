@@ -244,11 +244,18 @@ impl TopicLog {
     }
 
     /// Whether the directory has to be changed. To be asked once whatever was appended is pinned.
+    #[inline]
     pub(crate) fn has_changes(&mut self) -> bool {
+        if !self.sealed.is_empty() {
+            self.reconsider_sealed();
+        }
+        !self.changes.is_empty()
+    }
+
+    fn reconsider_sealed(&mut self) {
         for base in std::mem::take(&mut self.sealed) {
             self.reconsider(base);
         }
-        !self.changes.is_empty()
     }
 
     /// Closes the tail if nothing keeps it, so that it can go.

@@ -89,6 +89,7 @@ impl Owners {
         std::mem::take(&mut self.freed)
     }
 
+    #[inline]
     pub(crate) fn has_freed(&self) -> bool {
         !self.freed.is_empty()
     }

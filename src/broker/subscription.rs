@@ -21,6 +21,8 @@ mod weight;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use smallvec::SmallVec;
+
 use self::failure::{Failure, Outgoing};
 use self::ordered::slot_of;
 use super::deadlines::{Deadlines, Run};
@@ -74,6 +76,9 @@ pub(crate) struct Leased {
     pub(crate) slot: u16,
     pub(crate) segment: u32,
 }
+
+/// Runs of messages handed out; most often it is one.
+pub(crate) type Runs = SmallVec<[Leased; 1]>;
 
 /// How much to hand out, to whom.
 #[derive(Copy, Clone, Debug)]
@@ -278,13 +283,25 @@ impl SubscriptionState {
     /// whether more is to be done, so that a caller can let go of its lock in between.
     #[inline]
     pub(crate) fn advance(&mut self, now: Time, head: u64, backlog: &mut impl Backlog) -> bool {
-        let unknown = self.retention_due == Time::NEVER
+        self.is_due(now, head) && self.advance_slowly(now, head, backlog)
+    }
+
+    /// Whether something may have to be done by `now`.
+    #[inline]
+    pub(crate) fn is_due(&self, now: Time, head: u64) -> bool {
+        let is_unknown = self.retention_due == Time::NEVER
             && (self.window.live() > 0 || self.window.cursor() < head);
-        let is_early = now < self.retention_due && now < self.deadlines.next_due();
-        if !unknown && is_early && !(self.ttl_below > 0 && self.has_new_front()) {
-            return false;
-        }
-        self.advance_slowly(now, head, backlog)
+        is_unknown
+            || now >= self.retention_due
+            || now >= self.deadlines.next_due()
+            || (self.ttl_below > 0 && self.has_new_front())
+    }
+
+    /// Nothing is to be seen to after a call: no keys, outgoing messages, freed quota or weights.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        let is_idle = self.outbox.is_empty() && !self.owners.has_freed();
+        self.ordering.is_none() && self.weights.is_none() && is_idle
     }
 
     #[cold]
@@ -429,7 +446,7 @@ impl SubscriptionState {
         head: u64,
         options: &LeaseOptions,
         backlog: &mut impl Backlog,
-        out: &mut impl Extend<Leased>,
+        out: &mut Runs,
     ) -> (usize, bool) {
         if self.ordering.is_some() {
             let answer = self.lease_ordered(head, *options, backlog, out);
@@ -450,13 +467,7 @@ impl SubscriptionState {
 
     /// Only fresh messages, nobody's quota: one run.
     #[inline]
-    fn lease_fresh(
-        &mut self,
-        head: u64,
-        max: usize,
-        deadline: Time,
-        out: &mut impl Extend<Leased>,
-    ) -> usize {
+    fn lease_fresh(&mut self, head: u64, max: usize, deadline: Time, out: &mut Runs) -> usize {
         let first = self.window.cursor();
         let count = max.min(usize::try_from(head - first).unwrap_or(usize::MAX));
         if count == 0 {
@@ -466,7 +477,7 @@ impl SubscriptionState {
         self.deadlines.add(Run { due: deadline, first, len: count as u64 });
         self.leased += count as u64;
         self.redelivered_last = false;
-        out.extend([Leased::run(first, count as u32, 1, 1)]);
+        out.push(Leased::run(first, count as u32, 1, 1));
         self.bound_hints();
         count
     }

@@ -199,6 +199,9 @@ impl Window {
     /// Drops the words that are done at the front: afterwards the front is live.
     #[inline]
     pub(crate) fn trim(&mut self) {
+        if self.words.is_empty() {
+            return;
+        }
         let mut low = self.words.first();
         if self.words.get(low).is_none_or(|word| word.phase() != Phase::Done) {
             return;

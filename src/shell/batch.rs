@@ -7,14 +7,13 @@
 use smallvec::SmallVec;
 
 use crate::broker::log::Segment;
-use crate::broker::subscription::{LeaseId, Leased};
+use crate::broker::subscription::{LeaseId, Leased, Runs};
 use crate::message::Published;
 use crate::sync::Arc;
 
 /// A box with room for more runs than this is not kept for the next batch.
 const MAX_SPARE_RUNS: usize = 128;
 
-pub(crate) type Runs = SmallVec<[Leased; 1]>;
 pub(crate) type Segments = SmallVec<[Arc<Segment>; 1]>;
 
 /// Messages handed out and not settled yet, in order.

@@ -65,6 +65,12 @@ impl Effects {
 
     #[inline]
     pub(crate) fn run(mut self) {
+        self.carry_out();
+    }
+
+    /// The same in place, since moving what was just written costs much more than a look at it.
+    #[inline]
+    pub(crate) fn carry_out(&mut self) {
         if self.waker.is_some() || self.rest.is_some() {
             self.run_all();
         }

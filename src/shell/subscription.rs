@@ -20,7 +20,7 @@ use ahash::RandomState;
 use smallvec::SmallVec;
 
 pub(crate) use self::limit::{Asked, Measure, Room};
-use super::batch::{Batch, Runs, Segments};
+use super::batch::{Batch, Segments};
 use super::core::BusCore;
 use super::effects::Effects;
 use super::timers::{Key, Rank, Timed};
@@ -35,7 +35,7 @@ use crate::broker::ordering::Client;
 use crate::broker::policy::Policy;
 use crate::broker::replay::{Place, Replay};
 use crate::broker::subscription::{
-    Backlog, LeaseId, LeaseOptions, Leased, MAX_WORK, Meta, Settled, SubscriptionState,
+    Backlog, LeaseId, LeaseOptions, Leased, MAX_WORK, Meta, Runs, Settled, SubscriptionState,
 };
 use crate::clock::Reading;
 use crate::config::{Expiration, SubscriptionConfig};
@@ -447,11 +447,11 @@ impl SubscriptionShared {
             if done && batch.is_empty() {
                 state.spare = Some(batch);
                 let after = self.leave(state, &mut effects);
-                self.finish(effects, after);
+                self.finish(&mut effects, after);
                 return Ok(None);
             }
             let after = self.leave(state, &mut effects);
-            self.finish(effects, after);
+            self.finish(&mut effects, after);
             if done {
                 break;
             }
@@ -607,7 +607,7 @@ impl SubscriptionShared {
                 }
                 let after = self.leave(state, &mut effects);
                 drop(replaced);
-                self.finish(effects, after);
+                self.finish(&mut effects, after);
                 return Ok(None);
             }
             if state.waiters.wait(ticket, request.place(), waker, &mut effects.old_waker) {
@@ -732,7 +732,7 @@ impl SubscriptionShared {
         }
         self.settle_in(&mut state, leases.into_iter(), how, reading, outcome, &mut effects);
         let after = self.leave(state, &mut effects);
-        self.finish(effects, after);
+        self.finish(&mut effects, after);
         Ok(())
     }
 
@@ -765,7 +765,7 @@ impl SubscriptionShared {
         }
         let segments = state.keep_box(batch);
         let after = self.leave(state, &mut effects);
-        self.finish(effects, after);
+        self.finish(&mut effects, after);
         drop(segments);
         outcome
     }
@@ -880,7 +880,7 @@ impl SubscriptionShared {
         let (broker, mut reader) = self.reader(&mut state);
         let settled = broker.reject(lease, at, reason.map(Arc::from), &mut reader);
         let after = self.leave(state, &mut effects);
-        self.finish(effects, after);
+        self.finish(&mut effects, after);
         Ok(settled)
     }
 
@@ -1061,7 +1061,7 @@ impl SubscriptionShared {
                 self.tell_if_deliverable(&mut state, &mut effects);
             }
             let after = self.leave(state, &mut effects);
-            self.finish(effects, after);
+            self.finish(&mut effects, after);
             // What a sweep frees is given back at once, however little it is.
             self.topic.trim(self);
         }
@@ -1078,15 +1078,37 @@ impl SubscriptionShared {
     /// Takes the lock with everything brought to `reading`, in rounds of bounded work (L6).
     #[inline]
     fn enter(&self, reading: Reading) -> Result<MutexGuard<'_, State>, End> {
-        self.enter_for(reading, u64::MAX)
+        self.enter_slowly(self.state.lock(), reading, u64::MAX)
     }
 
     /// The same for one who asks for `wanted` fresh messages: `seen` may be short of the head only
     /// if that many are below it.
     #[inline]
     fn enter_for(&self, reading: Reading, wanted: u64) -> Result<MutexGuard<'_, State>, End> {
+        let mut state = self.state.lock();
+        let is_plain = state.ended.is_none()
+            && state.not_before.is_none()
+            && !state.broker.is_ordered()
+            && reading.now < state.expires_at();
+        if is_plain {
+            if state.broker.cursor().saturating_add(wanted) > state.seen {
+                self.look_at_head(&mut state);
+            }
+            if !state.broker.is_due(reading.now, state.seen) {
+                return Ok(state);
+            }
+        }
+        self.enter_slowly(state, reading, wanted)
+    }
+
+    /// The same where something is to be done first, or may be.
+    fn enter_slowly<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        reading: Reading,
+        wanted: u64,
+    ) -> Result<MutexGuard<'a, State>, End> {
         loop {
-            let mut state = self.state.lock();
             if let Some(end) = state.ended.filter(|end| *end != End::Detached) {
                 return Err(end);
             }
@@ -1106,18 +1128,33 @@ impl SubscriptionShared {
             let head = state.seen;
             let (broker, mut reader) = self.reader(&mut state);
             let more = broker.advance(reading.now, head, &mut reader);
-            if more || broker.cursor() != cursor {
-                continue;
-            }
-            if state.not_before.is_none() || !self.skip_early(&mut state, reading.now) {
+            let goes_on = more || broker.cursor() != cursor;
+            let skips = |state| self.skip_early(state, reading.now);
+            if !goes_on && (state.not_before.is_none() || !skips(&mut state)) {
                 return Ok(state);
             }
+            drop(state);
+            state = self.state.lock();
         }
     }
 
     /// Releases the lock. Answers what has to be done without it.
     #[inline]
-    fn leave(&self, mut state: MutexGuard<'_, State>, effects: &mut Effects) -> After {
+    fn leave(&self, state: MutexGuard<'_, State>, effects: &mut Effects) -> After {
+        let is_plain = self.is_unfiltered
+            && state.replay.is_none()
+            && !state.blocks
+            && state.broker.is_plain()
+            && !self.core.lifecycle.is_watched()
+            && !self.core.budget.is_pressed()
+            && state.broker.word_count().abs_diff(state.told_words) < TELL_WORDS;
+        if is_plain {
+            return After { trim: state.has_passed_boundary(), forward: false };
+        }
+        self.leave_slowly(state, effects)
+    }
+
+    fn leave_slowly(&self, mut state: MutexGuard<'_, State>, effects: &mut Effects) -> After {
         let may_forward = !state.is_forwarding && !state.is_paused;
         let forward = state.broker.has_outgoing() && may_forward;
         if state.broker.owners().has_freed() {
@@ -1149,8 +1186,7 @@ impl SubscriptionShared {
         let trim = if state.replay.is_some() {
             self.has_come_forward(&state)
         } else if self.is_unfiltered {
-            let passed = |boundary: &u64| *boundary <= state.broker.low();
-            state.boundaries.front().is_some_and(passed) || state.broker.has_pins()
+            state.has_passed_boundary()
         } else {
             if let Some(segment) = state.cached.take() {
                 effects.free(segment);
@@ -1181,8 +1217,8 @@ impl SubscriptionShared {
     }
 
     #[inline]
-    fn finish(&self, effects: Effects, after: After) {
-        effects.run();
+    fn finish(&self, effects: &mut Effects, after: After) {
+        effects.carry_out();
         if after.trim {
             self.topic.trim(self);
         }
@@ -1301,6 +1337,13 @@ impl SubscriptionShared {
 }
 
 impl State {
+    /// Whether the topic can be told that an unfiltered subscription needs less.
+    #[inline]
+    fn has_passed_boundary(&self) -> bool {
+        let passed = |boundary: &u64| *boundary <= self.broker.low();
+        self.boundaries.front().is_some_and(passed) || self.broker.has_pins()
+    }
+
     /// Of `wanted` messages, how many are leased before anybody looks at them.
     #[inline]
     fn at_once(&self, wanted: usize) -> usize {
@@ -1374,7 +1417,7 @@ impl Timed for SubscriptionShared {
         self.tell_if_deliverable(&mut state, &mut effects);
         self.reschedule(&mut state);
         let after = self.leave(state, &mut effects);
-        self.finish(effects, after);
+        self.finish(&mut effects, after);
     }
 }
 

@@ -259,7 +259,7 @@ impl TopicShared {
                 state.hops.insert(head, path);
             }
         };
-        let message = One::new(message);
+        let mut message = One::new(message);
         let mut matches = Matches::none();
         self.matching(message.as_slice(), &mut matches);
         let mut state = self.state.lock();
@@ -270,7 +270,7 @@ impl TopicShared {
         let admitted = self.admit(&mut state, load, message.as_slice(), &matches, gate, reading);
         let overflowing = admitted.unwrap_or_default();
         let (first, ttl) = (self.core.take_ids(1), load.least_ttl);
-        self.append(state, message, first, &mut matches, ttl, reading, overflowing, place);
+        self.append(state, &mut message, first, &mut matches, ttl, reading, overflowing, place);
         true
     }
 
@@ -278,7 +278,7 @@ impl TopicShared {
     #[inline]
     pub(crate) fn publish_gated<M: Messages>(
         &self,
-        messages: M,
+        mut messages: M,
         matches: &mut Matches,
         load: Load,
         gate: Gate,
@@ -308,7 +308,7 @@ impl TopicShared {
         }
         let first = self.core.take_ids(load.messages);
         let ttl = load.least_ttl;
-        Ok(self.append(state, messages, first, matches, ttl, reading, overflowing, |_, _| {}))
+        Ok(self.append(state, &mut messages, first, matches, ttl, reading, overflowing, |_, _| {}))
     }
 
     /// Messages get ids from `first` on. `placed` gets the head as it was before, under the lock.
@@ -317,7 +317,7 @@ impl TopicShared {
     fn append(
         &self,
         mut state: MutexGuard<'_, TopicState>,
-        mut messages: impl Messages,
+        messages: &mut impl Messages,
         first: u64,
         matches: &mut Matches,
         least_ttl: Span,
@@ -331,7 +331,7 @@ impl TopicShared {
         state.last_publish = time;
         let head = state.log.head();
         let count = messages.as_slice().len();
-        let mut published = Stamped { messages: &mut messages, next: first, time };
+        let mut published = Stamped { messages, next: first, time };
         let recipients = if !state.views.have_none(matches) {
             state.append_matching(count, published, matches, &self.matcher, &mut effects)
         } else if state.log.keeps_new() {

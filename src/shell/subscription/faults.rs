@@ -72,7 +72,7 @@ impl SubscriptionShared {
             self.tell_if_deliverable(&mut state, &mut effects);
             self.reschedule(&mut state);
             let after = self.leave(state, &mut effects);
-            self.finish(effects, after);
+            self.finish(&mut effects, after);
             if next.is_none() {
                 return sum;
             }

@@ -129,7 +129,7 @@ impl SubscriptionShared {
         let mut after = self.leave(state, &mut effects);
         // This is the drainer: it looks again anyway.
         after.forward = false;
-        self.finish(effects, after);
+        self.finish(&mut effects, after);
     }
 
     /// There is room in the budget again.
@@ -233,7 +233,7 @@ impl<'a> Drainer<'a> {
         }
         let mut after = shared.leave(state, &mut effects);
         after.forward = false;
-        shared.finish(effects, after);
+        shared.finish(&mut effects, after);
         (!parcels.is_empty()).then_some((parcels, topic))
     }
 }

@@ -216,7 +216,7 @@ impl SubscriptionShared {
                 &mut reader,
             );
             let trim = self.leave(state, &mut effects);
-            self.finish(effects, trim);
+            self.finish(&mut effects, trim);
             dropped += round;
             if round < MAX_WORK as u64 && is_known {
                 break;

@@ -77,10 +77,10 @@ impl TopicShared {
         for (message, id) in fresh.iter().zip(first..) {
             self.remember(&mut state, message, MessageId::from_u64(id), reading);
         }
-        let (fresh, ttl) = (fresh.into_iter(), load.least_ttl);
+        let (mut fresh, ttl) = (fresh.into_iter(), load.least_ttl);
         let nothing = |_: &mut TopicState, _| {};
         let appended =
-            self.append(state, fresh, first, &mut matches, ttl, reading, overflowing, nothing);
+            self.append(state, &mut fresh, first, &mut matches, ttl, reading, overflowing, nothing);
         // Whatever is dropped of them is, with no lock held.
         drop(messages);
         Ok(if count == 0 { appended } else { answer(&fates, Some(appended)) })

@@ -99,7 +99,7 @@ impl TopicShared {
             let Some((due, id, message)) = state.delayed.take_due(reading.now) else {
                 return self.schedule_due(&mut state);
             };
-            let message = One::new(message);
+            let mut message = One::new(message);
             // Under the lock, so that what is due keeps its order whoever publishes it.
             let mut matches = Matches::none();
             self.matching(message.as_slice(), &mut matches);
@@ -115,7 +115,7 @@ impl TopicShared {
             let first = id.as_u64();
             let (overflowing, ttl) = (admitted.unwrap_or_default(), load.least_ttl);
             let at = Reading::at(due);
-            self.append(state, message, first, &mut matches, ttl, at, overflowing, place);
+            self.append(state, &mut message, first, &mut matches, ttl, at, overflowing, place);
         }
     }
 
