@@ -1,5 +1,5 @@
-//! Documents in the order of their ids, for the way jobs use them: ids grow with time, so that a new
-//! one mostly goes to the end, and those that are looked for together mostly lie side by side.
+//! Documents in the order of their ids, for the way jobs use them: ids grow with time, so that a
+//! new one mostly goes to the end, and those that are looked for together mostly lie side by side.
 
 use crate::document::Job;
 use crate::id::JobId;
