@@ -6,8 +6,11 @@
 //! so a call that polls itself into progress would be seen as one that does not end.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+#[cfg(feature = "http")]
+mod receiver;
+
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -15,10 +18,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use siftbus::{
-    Bus, Clock, Code, Delivery, FlowControl, ManualClock, Message, Outcome, Requester,
-    Subscription, SubscriptionConfig, SubscriptionUpdate, Topic, TopicConfig, TopicUpdate,
+    Bus, Clock, Code, Delivery, Failure, FlowControl, Handler, HandlerOptions, ManualClock,
+    Message, Outcome, Push, Received, Requester, Subscription, SubscriptionConfig,
+    SubscriptionUpdate, Topic, TopicConfig, TopicUpdate,
 };
 use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, mpsc};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -559,4 +564,212 @@ fn a_cut_future_answers_with_a_typed_error_when_its_object_goes() {
     let w = World::new();
     let done = cut(w.worker.pull(1), 2, |_| now(w.worker.delete()).unwrap());
     assert_eq!(done.unwrap().unwrap_err().code(), Code::NotFound); // PULL-9
+}
+
+/// A handler or push whose calls wait until they are let go, one at a time, on two messages.
+struct Calls {
+    w: World,
+    runtime: Runtime,
+    let_go: Arc<Semaphore>,
+    received: mpsc::UnboundedReceiver<Received>,
+}
+
+impl Calls {
+    fn start<R>(start: impl Fn(&Subscription, Call) -> R) -> (Calls, R) {
+        let (w, runtime) = (World::new(), runtime());
+        let (tell, received) = mpsc::unbounded_channel();
+        let let_go = Arc::new(Semaphore::new(0));
+        let permits = Arc::clone(&let_go);
+        let call: Call = Box::new(move |received| {
+            let (tell, permits) = (tell.clone(), Arc::clone(&permits));
+            Box::pin(async move {
+                tell.send(received)?;
+                permits.acquire().await?.forget();
+                Ok(())
+            })
+        });
+        let running = {
+            let _runtime = runtime.enter();
+            start(&w.worker, call)
+        };
+        ["a", "b"].into_iter().for_each(|text| w.publish(text));
+        run_tasks(&runtime);
+        assert_eq!(w.worker.stats().outstanding, 1);
+        (Calls { w, runtime, let_go, received }, running)
+    }
+
+    fn let_one_go(&self) {
+        self.let_go.add_permits(1);
+        run_tasks(&self.runtime);
+    }
+
+    /// Everything that was not acknowledged can be taken, and nothing else.
+    fn assert_left(&self, count: u64) {
+        run_tasks(&self.runtime);
+        let stats = self.w.worker.stats();
+        assert_eq!((stats.backlog, stats.outstanding), (count, 0));
+        assert_eq!(self.w.worker.try_pull(10).unwrap().len() as u64, count);
+    }
+}
+
+type Call = Box<
+    dyn Fn(Received) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>> + Send + Sync,
+>;
+
+fn handle(worker: &Subscription, call: Call) -> Handler {
+    worker.handle(HandlerOptions::new().concurrency(1), call).unwrap()
+}
+
+fn push(worker: &Subscription, call: Call) -> Push {
+    worker.push_to(call).unwrap()
+}
+
+#[test]
+fn a_drain_finishes_or_gives_back() {
+    // LIB-305: what still runs when a drain is dropped is given back.
+    for_every_cut(|polls| {
+        let (calls, handler) = Calls::start(handle);
+        let done = cut(handler.drain(), polls, |poll| {
+            if poll == 2 {
+                calls.let_one_go();
+            }
+        });
+        assert!(done.is_none_or(|stats| stats.succeeded == 1));
+        calls.assert_left(if done.is_some() || polls == 2 { 1 } else { 2 });
+        done.is_some()
+    });
+    for_every_cut(|polls| {
+        let (calls, push) = Calls::start(push);
+        let done = cut(push.drain(), polls, |poll| {
+            if poll == 2 {
+                calls.let_one_go();
+            }
+        });
+        assert!(done.is_none_or(|stats| stats.succeeded == 1));
+        calls.assert_left(if done.is_some() || polls == 2 { 1 } else { 2 });
+        done.is_some()
+    });
+}
+
+#[test]
+fn waiting_for_the_end_changes_nothing() {
+    /// The only task learns of the deletion once its call has ended.
+    fn between(calls: &Calls, poll: usize) {
+        match poll {
+            2 => now(calls.w.worker.delete()).unwrap(),
+            3 => calls.let_one_go(),
+            _ => {}
+        }
+    }
+    for_every_cut(|polls| {
+        let (calls, handler) = Calls::start(handle);
+        let done = cut(handler.ended(), polls, |poll| between(&calls, poll));
+        calls.let_one_go();
+        // It goes on with the other message, unless there is none any more.
+        assert_eq!(handler.stats().succeeded, 1);
+        assert_eq!(handler.stats().running, usize::from(polls < 2));
+        done.is_some()
+    });
+    for_every_cut(|polls| {
+        let (calls, push) = Calls::start(push);
+        let done = cut(push.ended(), polls, |poll| between(&calls, poll));
+        calls.let_one_go();
+        assert_eq!(push.stats().succeeded, 1);
+        assert_eq!(push.stats().in_flight, usize::from(polls < 2));
+        done.is_some()
+    });
+}
+
+#[test]
+fn waiting_for_a_lost_lease_changes_nothing() {
+    for_every_cut(|polls| {
+        let (mut calls, handler) = Calls::start(|worker, call| {
+            let options = HandlerOptions::new().concurrency(1).max_extension(MINUTE);
+            worker.handle(options, call).unwrap()
+        });
+        let received = calls.received.try_recv().unwrap();
+        let done = cut(received.lost(), polls, |poll| {
+            if poll == 2 {
+                for _ in 0..70 {
+                    calls.w.clock.advance(SECOND);
+                    run_tasks(&calls.runtime);
+                }
+            }
+        });
+        assert_eq!(received.is_lost(), polls >= 2, "LIB-302");
+        calls.let_one_go();
+        assert_eq!(handler.stats().succeeded, 1);
+        done.is_some()
+    });
+}
+
+/// Over HTTP, where a request may be cut anywhere between its first byte and its answer.
+#[cfg(feature = "http")]
+mod over_http {
+    use siftbus::{HttpEndpoint, PushConfig, PushEndpoint, Pusher};
+
+    use super::receiver::Receiver;
+    use super::*;
+
+    fn runtime() -> Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// Long enough for what is on its way to arrive.
+    fn run_tasks(runtime: &Runtime) {
+        runtime.block_on(async {
+            for _ in 0..1_000 {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_push_can_be_cut_and_made_again() {
+        let runtime = runtime();
+        let _runtime = runtime.enter();
+        let mut receiver = runtime.block_on(Receiver::new([]));
+        for_every_cut(|polls| {
+            let (mut calls, _handler) = Calls::start(handle);
+            let endpoint = HttpEndpoint::new(&calls.w.worker, &receiver.url).unwrap();
+            let received = calls.received.try_recv().unwrap();
+            let done = cut(endpoint.push(received.clone()), polls, |_| run_tasks(&runtime));
+            assert!(done.as_ref().is_none_or(Result::is_ok), "{done:?}");
+            // Whatever became of it, the endpoint serves, and the message is there to be sent.
+            runtime.block_on(endpoint.push(received)).unwrap();
+            while receiver.seen.try_recv().is_ok() {}
+            done.is_some()
+        });
+    }
+
+    #[test]
+    fn a_drain_of_a_pusher_finishes_or_gives_back() {
+        use super::receiver::Answer;
+
+        // LIB-422: what still runs when a drain is dropped is given back.
+        for_every_cut(|polls| {
+            let (w, runtime) = (World::new(), runtime());
+            let _runtime = runtime.enter();
+            let let_go = Arc::new(Semaphore::new(0));
+            let held = [Answer::When(Arc::clone(&let_go))];
+            let mut receiver = runtime.block_on(Receiver::new(held));
+            let pusher = Pusher::attach(&w.bus).unwrap();
+            let push = SubscriptionUpdate::new().push_config(Some(PushConfig::new(&receiver.url)));
+            now(w.worker.update(push)).unwrap();
+            ["a", "b"].into_iter().for_each(|text| w.publish(text));
+            runtime.block_on(receiver.next());
+            let done = cut(pusher.drain(), polls, |poll| {
+                if poll == 2 {
+                    let_go.add_permits(1);
+                    while w.worker.stats().backlog > 1 {
+                        run_tasks(&runtime);
+                    }
+                }
+            });
+            run_tasks(&runtime);
+            let left = if polls >= 2 { 1 } else { 2 };
+            assert_eq!((w.worker.stats().backlog, w.worker.stats().outstanding), (left, 0));
+            done.is_some()
+        });
+    }
 }

@@ -21,6 +21,7 @@ mod outstanding;
 mod peers;
 mod policies;
 mod publishers;
+mod push;
 mod seek;
 mod table;
 
@@ -58,6 +59,8 @@ const ROWS: &[Row] = &[
     ("ordered", policies::ordered),
     ("seek", seek::back_and_forth),
     ("publishers", publishers::side_by_side),
+    ("push", push::in_process),
+    ("push http", push::over_http),
 ];
 
 fn skip_brokers(table: &mut Table) {

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Request, Response, Uri};
 use serde_json::{Map, Value, json};
@@ -30,8 +30,8 @@ use crate::subscription::Subscription;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::Time;
 
-/// Bytes of an answer's body that are read so that its connection can be used again; after a
-/// longer one the connection is closed.
+/// Bytes of an answer's body that are read so that its connection can be used again. After a longer
+/// one the connection is closed, unless all of it has come already.
 pub const MAX_PUSH_ANSWER: usize = 64 * 1024;
 
 const AGENT: &str = "CloudPubSub-Google";
@@ -267,6 +267,9 @@ impl fmt::Debug for HttpEndpoint {
 
 async fn read(answer: Response<Incoming>) {
     let (mut body, mut bytes) = (answer.into_body(), 0_usize);
+    if body.size_hint().lower() > MAX_PUSH_ANSWER as u64 {
+        return;
+    }
     while let Some(Ok(frame)) = body.frame().await {
         bytes = bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
         if bytes > MAX_PUSH_ANSWER {

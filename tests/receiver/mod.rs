@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio_rustls::TlsAcceptor;
 
 /// A request as it came: its connection's number, first line, headers and body.
 #[derive(Debug)]
@@ -77,17 +78,42 @@ impl Receiver {
         Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), answers)
     }
 
+    /// Behind TLS.
+    pub(crate) async fn behind_tls(acceptor: TlsAcceptor) -> Receiver {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start(listener, VecDeque::new(), Some(acceptor))
+    }
+
     pub(crate) fn on(listener: TcpListener, answers: impl IntoIterator<Item = Answer>) -> Receiver {
-        let url = format!("http://{}/push?key=1", listener.local_addr().unwrap());
+        Self::start(listener, answers.into_iter().collect(), None)
+    }
+
+    fn start(
+        listener: TcpListener,
+        answers: VecDeque<Answer>,
+        tls: Option<TlsAcceptor>,
+    ) -> Receiver {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}/push?key=1", listener.local_addr().unwrap());
         let (send, seen) = mpsc::unbounded_channel();
-        let answers = Arc::new(Mutex::new(answers.into_iter().collect()));
+        let answers = Arc::new(Mutex::new(answers));
         let script = Script { answers, seen: send };
         let serving = script.clone();
         let listener = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             for connection in 0.. {
                 let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(serving.clone().serve(stream, connection));
+                let (serving, tls) = (serving.clone(), tls.clone());
+                connections.spawn(async move {
+                    match tls {
+                        None => serving.serve(stream, connection).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serving.serve(stream, connection).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Receiver { url, seen, script, listener }
@@ -102,11 +128,11 @@ impl Receiver {
         self.seen.recv().await.unwrap()
     }
 
-    /// Closes the port and every connection; answers where it was.
-    pub(crate) async fn die(self) -> String {
+    /// Closes the port and every connection; answers what had come, and was not looked at.
+    pub(crate) async fn die(mut self) -> Vec<Seen> {
         self.listener.abort();
         let _ = self.listener.await;
-        self.url
+        std::iter::from_fn(|| self.seen.try_recv().ok()).collect()
     }
 }
 
