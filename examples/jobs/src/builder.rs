@@ -10,6 +10,7 @@ use crate::document::DEFAULT_QUEUE;
 use crate::engine::{Engine, Settings};
 use crate::error::BuildError;
 use crate::handler::KindOptions;
+use crate::id::IdFormat;
 use crate::jobs::{Jobs, topic};
 use crate::limits::DEFAULT_MAX_UNFINISHED;
 use crate::retry::Jitter;
@@ -26,6 +27,7 @@ pub struct JobsBuilder {
     events: Option<String>,
     known_kinds_only: bool,
     max_unfinished: u64,
+    ids: IdFormat,
     queue_limits: HashMap<Arc<str>, usize>,
     defaults: KindOptions,
 }
@@ -40,6 +42,7 @@ impl JobsBuilder {
             events: None,
             known_kinds_only: false,
             max_unfinished: DEFAULT_MAX_UNFINISHED,
+            ids: IdFormat::default(),
             queue_limits: HashMap::new(),
             defaults: KindOptions::new(),
         }
@@ -85,6 +88,13 @@ impl JobsBuilder {
     #[must_use]
     pub fn max_unfinished(mut self, jobs: u64) -> Self {
         self.max_unfinished = jobs;
+        self
+    }
+
+    /// How jobs are named that are given no id (J-20). Default: ULIDs.
+    #[must_use]
+    pub fn ids(mut self, format: IdFormat) -> Self {
+        self.ids = format;
         self
     }
 
@@ -142,6 +152,7 @@ impl JobsBuilder {
             events,
             known_kinds_only: self.known_kinds_only,
             max_unfinished: self.max_unfinished,
+            ids: self.ids,
             queue_limits: self.queue_limits,
         };
         let store = self.store.unwrap_or_else(|| Box::new(MemoryStore::new()));

@@ -4,7 +4,7 @@
 //! and timers set only once the store has it (J-32, J-35). Where a commit is dear, transitions that
 //! are ready at the same time share one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -12,11 +12,12 @@ use parking_lot::{Mutex, RwLock};
 use siftbus::{Bus, Message, Subscription, Topic};
 use tokio::sync::{Notify, oneshot};
 
+use crate::document::Status;
 use crate::error::StoreError;
 use crate::gate::Gate;
 use crate::handler::{Kind, KindOptions};
 use crate::hub::Hub;
-use crate::id::{IdSource, JobId};
+use crate::id::{IdFormat, IdSource, JobId};
 use crate::running::{Running, Stop};
 use crate::store::{JobStore, OutboxKey, OutboxRow};
 use crate::time::Timestamp;
@@ -62,6 +63,7 @@ pub(crate) struct Settings {
     pub(crate) events: Option<Topic>,
     pub(crate) known_kinds_only: bool,
     pub(crate) max_unfinished: u64,
+    pub(crate) ids: IdFormat,
     pub(crate) queue_limits: HashMap<Arc<str>, usize>,
 }
 
@@ -76,6 +78,8 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) counts: Mutex<Counts>,
+    /// Jobs that were over, by kind and state.
+    pub(crate) finished: Mutex<BTreeMap<(Status, Arc<str>), u64>>,
     pub(crate) workers: AtomicU64,
 }
 
@@ -119,6 +123,7 @@ pub(crate) struct After {
     pub(crate) entered: Vec<JobId>,
     pub(crate) left: Vec<JobId>,
     pub(crate) counts: Counts,
+    finished: Vec<(Status, Arc<Kind>, u64)>,
 }
 
 /// Messages of jobs on their way to the bus.
@@ -161,6 +166,19 @@ impl Messages {
 }
 
 impl After {
+    /// Counts a job that is over.
+    pub(crate) fn finished(&mut self, status: Status, kind: &Arc<Kind>) {
+        match status {
+            Status::Completed => self.counts.completed += 1,
+            Status::Cancelled => self.counts.cancelled += 1,
+            _ => self.counts.failed += 1,
+        }
+        match self.finished.last_mut() {
+            Some((last, of, count)) if *last == status && Arc::ptr_eq(of, kind) => *count += 1,
+            _ => self.finished.push((status, Arc::clone(kind), 1)),
+        }
+    }
+
     pub(crate) fn due(&mut self, at: Option<Timestamp>) {
         self.earliest = self.earliest.into_iter().chain(at).min();
     }
@@ -193,14 +211,14 @@ impl Engine {
         store: Box<dyn JobStore>,
         settings: Settings,
     ) -> Arc<Self> {
-        let seed = bus.seed();
+        let ids = IdSource::new(bus.seed(), settings.ids);
         Arc::new(Self {
             bus,
             topic,
             store,
             kinds: RwLock::default(),
             settings,
-            ids: IdSource::new(seed),
+            ids,
             hub: Hub::default(),
             gate: Gate::default(),
             queues: Mutex::default(),
@@ -292,7 +310,7 @@ impl Engine {
             self.leave(&after.entered);
             return Err(error);
         }
-        self.counters.counts.lock().add(&after.counts);
+        self.count(&mut after);
         self.leave(&after.left);
         if !self.hub.is_empty() {
             for id in self.hub.watched_of(&after.changed) {
@@ -300,6 +318,17 @@ impl Engine {
             }
         }
         Ok(after)
+    }
+
+    fn count(&self, after: &mut After) {
+        self.counters.counts.lock().add(&after.counts);
+        if after.finished.is_empty() {
+            return;
+        }
+        let mut finished = self.counters.finished.lock();
+        for (status, kind, count) in after.finished.drain(..) {
+            *finished.entry((status, Arc::clone(&kind.name))).or_default() += count;
+        }
     }
 
     /// Frees the places of jobs; the ticker sends messages to those who get them.

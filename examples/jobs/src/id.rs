@@ -107,20 +107,52 @@ impl<'de> Deserialize<'de> for JobId {
     }
 }
 
+/// How the jobs are named that are given no id (J-20).
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum IdFormat {
+    /// ULIDs: their order is the order of submission. The default.
+    #[default]
+    Ulid,
+    /// UUIDs of version 4, which say nothing about when they were made; lists are in no order that
+    /// means anything then.
+    UuidV4,
+}
+
 /// Random numbers from a seed, and ids from these: the same seed and times give the same ids.
 #[derive(Debug)]
 pub(crate) struct IdSource {
+    format: IdFormat,
     last: Mutex<(u64, Ulid)>,
     random: Random,
 }
 
 impl IdSource {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { last: Mutex::new((0, Ulid::nil())), random: Random::new(seed) }
+    pub(crate) fn new(seed: u64, format: IdFormat) -> Self {
+        Self { format, last: Mutex::new((0, Ulid::nil())), random: Random::new(seed) }
     }
 
-    /// The next id; it is greater than all before it, even if time stands still or goes back.
+    /// The next id.
     pub(crate) fn next(&self, now: Timestamp) -> JobId {
+        match self.format {
+            IdFormat::Ulid => self.next_ulid(now),
+            IdFormat::UuidV4 => self.next_uuid(),
+        }
+    }
+
+    fn next_uuid(&self) -> JobId {
+        let random = u128::from(self.random.next()) << 64 | u128::from(self.random.next());
+        // The version, 4, and the variant of RFC 9562.
+        let bits = random & !(0xf << 76) & !(0b11 << 62) | 4 << 76 | 0b10 << 62;
+        let part = |from: u32, digits: usize| {
+            let part = bits >> from & ((1 << (4 * digits)) - 1);
+            format!("{part:0digits$x}")
+        };
+        let parts = [part(96, 8), part(80, 4), part(64, 4), part(48, 4), part(0, 12)];
+        JobId(Repr::Text(parts.join("-").into()))
+    }
+
+    /// A ULID that is greater than all before it, even if time stands still or goes back.
+    fn next_ulid(&self, now: Timestamp) -> JobId {
         let mut last = self.last.lock();
         let (millis, before) = *last;
         let next = match before.increment() {
@@ -198,11 +230,28 @@ mod tests {
     fn ids_grow_while_time_stands_still_and_repeat_with_the_seed() {
         let times = [5, 5, 5, 6, 4, 4].map(Timestamp::from_millis);
         let ids = |seed| {
-            let source = IdSource::new(seed);
+            let source = IdSource::new(seed, IdFormat::Ulid);
             times.map(|time| source.next(time))
         };
         assert!(ids(7).is_sorted_by(|one, two| one < two), "J-20");
         assert_eq!(ids(7), ids(7));
         assert_ne!(ids(7), ids(8));
+    }
+
+    #[test]
+    fn uuids_are_of_version_four() {
+        // J-20
+        let source = IdSource::new(7, IdFormat::UuidV4);
+        let ids: std::collections::HashSet<String> =
+            (0..1_000).map(|_| source.next(Timestamp::FIRST).to_string()).collect();
+        assert_eq!(ids.len(), 1_000);
+        for id in &ids {
+            let parts: Vec<&str> = id.split('-').collect();
+            assert!(parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12]), "{id}");
+            assert!(parts[2].starts_with('4'), "{id}");
+            assert!(parts[3].starts_with(['8', '9', 'a', 'b']), "{id}");
+            assert!(id.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit()), "{id}");
+            assert_eq!(id.parse::<JobId>().unwrap().to_string(), *id);
+        }
     }
 }

@@ -71,7 +71,7 @@ pub use document::{
 pub use error::{BuildError, JobsError, StoreError, SubmitError, WaitError};
 pub use gate::RateLimit;
 pub use handler::{JobCtx, JobError, KindOptions};
-pub use id::{JobId, ParseJobIdError};
+pub use id::{IdFormat, JobId, ParseJobIdError};
 pub use jobs::{Jobs, Transaction, Watch};
 pub use json::Json;
 pub use machine::{Cancel, Refused};

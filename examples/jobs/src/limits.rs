@@ -40,10 +40,14 @@ pub const MAX_QUEUES: usize = 64;
 pub const DEFAULT_MAX_UNFINISHED: u64 = 1_000_000;
 /// Jobs of one submission.
 pub const MAX_SUBMIT: usize = 10_000;
+/// Jobs of one page of a list, unless the request says otherwise (HTTP).
+pub const DEFAULT_PAGE: usize = 100;
 /// Jobs of one page of a list.
 pub const MAX_PAGE: usize = 1_000;
 /// Bytes of a request's body (HTTP).
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// Bytes of a request's body that are read, though refused, so that the answer arrives (HTTP).
+pub(crate) const MAX_SKIPPED_BYTES: usize = 64 * 1024 * 1024;
 /// How long a request may wait for a change (HTTP).
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
 
@@ -60,6 +64,8 @@ pub const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
 pub(crate) const SWEEP_BATCH: usize = 500;
 /// Finished jobs leave together with those of the same second.
 pub(crate) const SWEEP_STEP_MILLIS: u64 = 1_000;
+/// Jobs that a worker may have at a time.
+pub const MAX_CONCURRENCY: usize = 65_536;
 /// Jobs that a worker takes at once.
 pub(crate) const CLAIM_BATCH: usize = 256;
 /// For how long a worker calls the handlers of a batch one after the other; whoever is left then,

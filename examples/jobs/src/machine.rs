@@ -376,7 +376,7 @@ mod tests {
     }
 
     fn job(max_attempts: u32) -> Job {
-        let id = IdSource::new(1).next(at(0));
+        let id = IdSource::new(1, Default::default()).next(at(0));
         NewJob::with_json("k", Json::null()).into_job(id, max_attempts, at(0))
     }
 

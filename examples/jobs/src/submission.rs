@@ -138,6 +138,11 @@ impl Tx<'_> {
         if let Some(id) = of_key.or_else(|| job.named.then(|| job.job.id.clone()))
             && let Some(found) = self.tx.get(&id)?
         {
+            if found.expires_at.is_some_and(|expires| expires <= self.now) {
+                // Its time is over, and nobody has come by to remove it (J-13).
+                self.remove(&id)?;
+                return self.known(place, job, all, places);
+            }
             return Ok(match job.repeats(&found) {
                 true => Ok(Known::As(id)),
                 false => Err(job.conflict(by_key, &id)),

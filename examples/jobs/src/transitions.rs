@@ -269,11 +269,17 @@ impl Tx<'_> {
             swept == Swept::Changed
         })?;
         if swept == Swept::Remove {
-            self.tx.remove(id)?;
-            self.after.changed.push(id.clone());
-            self.after.counts.expired += 1;
+            self.remove(id)?;
         }
         Ok(stop)
+    }
+
+    /// Removes a job whose time is over (J-13).
+    pub(crate) fn remove(&mut self, id: &JobId) -> Result<(), StoreError> {
+        self.tx.remove(id)?;
+        self.after.changed.push(id.clone());
+        self.after.counts.expired += 1;
+        Ok(())
     }
 
     /// Changes a document; a job that comes to a final state leaves its messages in the outbox.
@@ -285,17 +291,14 @@ impl Tx<'_> {
         let mut runs = false;
         tx.update(id, &mut |job| {
             let was_final = job.status.is_final();
-            changed = change(job, kinds.of(engine, &job.kind), &mut after.counts);
+            let kind = kinds.of(engine, &job.kind);
+            changed = change(job, kind, &mut after.counts);
             if changed {
                 due = job.due();
                 runs = job.status == Status::Running;
             }
             if changed && !was_final && job.status.is_final() {
-                match job.status {
-                    Status::Completed => after.counts.completed += 1,
-                    Status::Cancelled => after.counts.cancelled += 1,
-                    _ => after.counts.failed += 1,
-                }
+                after.finished(job.status, kind);
                 rows = final_rows(engine, job);
             }
             changed

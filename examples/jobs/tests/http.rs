@@ -98,7 +98,7 @@ async fn the_seed_request() {
     let id = posted.text.clone();
     assert!(id.parse::<jobs::JobId>().is_ok(), "the body is the bare id: {id:?}");
     assert_eq!(posted.header("location"), format!("/{id}"));
-    assert!(posted.header("content-type").starts_with("text/plain"));
+    assert_eq!(posted.header("content-type"), "text/plain");
     let job = server.get(&format!("/{id}")).await;
     assert_eq!((job.status, job.header("content-type")), (200, "application/json"));
     let job = job.json();
@@ -149,12 +149,20 @@ async fn bad_input_is_refused_and_changes_nothing() {
     let too_large = (413, "EntityTooLarge".to_owned());
     assert_eq!(server.post(&[], &body(1024 * 1024 + 1)).await.error(), too_large);
     assert_eq!(server.post(&[], &body(256 * 1024 + 1)).await.error(), too_large, "J-23");
-    for path in ["/nope", "/..%2f", "/a/b/c", "/nope/events", "/nope/retry/x"] {
+    for path in ["/nope", "/..%2f", "/%ff", "/a%20b", "/a/b/c", "/nope/events", "/nope/retry/x"] {
         assert_eq!(server.get(path).await.error(), (404, "NotFound".to_owned()), "{path}");
     }
-    for path in
-        ["/?status=done", "/?limit=0", "/?limit=1001", "/?label=x", "/?sort=id", "/?after=*"]
-    {
+    for path in [
+        "/?status=done",
+        "/?limit=0",
+        "/?limit=1001",
+        "/?label=x",
+        "/?sort=id",
+        "/?after=*",
+        "/?label=a:b&label=c:d",
+        "/x?wait=1s&wait=2s",
+        "/x?wiat=1s",
+    ] {
         assert_eq!(server.get(path).await.error(), invalid("InvalidArgument"), "{path}");
     }
     assert_eq!(server.call("PUT", "/", &[], "").await.status, 405);
@@ -203,6 +211,9 @@ async fn the_long_form() {
         json!({"kind": "process_task", "run_at": "+1s", "delay_ms": 1}),
         json!({"kind": "process_task", "id": "a/b"}),
         json!({"kind": "process_task", "labels": {"a:b": "c"}}),
+        json!({"kind": "process_task", "id": "metrics"}),
+        json!({"kind": "process_task", "id": "jobs"}),
+        json!({"kind": "process_task", "max_attempts": 1_001}),
     ] {
         let answer = server.call("POST", "/jobs", &headers, &bad.to_string()).await;
         assert_eq!(answer.error(), (400, "InvalidArgument".to_owned()), "{bad}");
@@ -216,6 +227,60 @@ async fn the_long_form() {
     assert_eq!(server.get("/job-1").await.json()["status"], "created");
     server.world.to(5).await;
     assert_eq!(server.get("/job-1").await.json()["status"], "running");
+}
+
+#[tokio::test]
+async fn the_key_of_the_long_form_may_be_in_the_header() {
+    // A-S0-j
+    let server = Server::new().await;
+    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k1")];
+    let long = |key: Option<&str>| {
+        let mut long = json!({"kind": "process_task"});
+        if let Some(key) = key {
+            long["idempotency_key"] = json!(key);
+        }
+        long.to_string()
+    };
+    let first = server.call("POST", "/jobs", &headers, &long(None)).await;
+    let again = server.call("POST", "/jobs", &headers, &long(Some("k1"))).await;
+    assert_eq!((first.status, again.status), (201, 200));
+    assert_eq!(first.json()["id"], again.json()["id"]);
+    let other = server.call("POST", "/jobs", &headers, &long(Some("k2"))).await;
+    assert_eq!(other.error(), (400, "InvalidArgument".to_owned()));
+}
+
+#[tokio::test]
+async fn a_key_is_free_again_when_its_job_is_gone() {
+    // J-13: also before a sweep has come by.
+    let server = Server::new().await;
+    let key = [("Idempotency-Key", "k1")];
+    let first = server.post(&key, SEED).await.text;
+    server.call("DELETE", &format!("/{first}"), &[], "").await;
+    let day = Duration::from_secs(24 * 3_600);
+    let start = server.world.clock.now();
+    server.world.clock.advance_to(start + 7 * day);
+    let second = server.post(&key, "{}").await;
+    assert_eq!(second.status, 201, "{}", second.text);
+    settle().await;
+    assert_eq!(server.get(&format!("/{}", second.text)).await.json()["status"], "created");
+    assert_eq!(server.post(&key, "{}").await.text, second.text);
+}
+
+#[tokio::test]
+async fn it_can_be_mounted_under_a_prefix() {
+    let server = Server::new().await;
+    let routes = Router::new().nest("/api/work", server.routes.clone());
+    let post = |path: &str, body: &'static str| {
+        let request = Request::builder().method("POST").uri(path).body(Body::from(body)).unwrap();
+        let routes = routes.clone();
+        async move { seen(routes.oneshot(request).await.unwrap()).await }
+    };
+    let short = post("/api/work", "{}").await;
+    assert_eq!(short.header("location"), format!("/api/work/{}", short.text));
+    let long = post("/api/work/jobs", r#"{"kind":"process_task","id":"mine"}"#).await;
+    assert_eq!(long.header("location"), "/api/work/mine");
+    let path = Request::builder().uri(long.header("location")).body(Body::empty()).unwrap();
+    assert_eq!(seen(routes.oneshot(path).await.unwrap()).await.json()["id"], "mine");
 }
 
 #[tokio::test]
@@ -289,7 +354,7 @@ async fn cancelling_and_retrying() {
     let runs = server.post(&[], SEED).await.text;
     server.world.to(2).await;
     let early = server.call("POST", &format!("/{runs}/retry"), &[], "").await;
-    assert_eq!(early.error(), (409, "FailedPrecondition".to_owned()));
+    assert_eq!(early.error(), (409, "InvalidTransition".to_owned()));
     let asked = server.call("DELETE", &format!("/{runs}"), &[], "").await;
     assert_eq!((asked.status, &asked.json()["cancel_requested"]), (202, &json!(true)));
     settle().await;
@@ -354,4 +419,14 @@ async fn figures_are_shown() {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
     assert_eq!(server.get("/healthz").await.text, "ok\n");
+    let _worker = server.jobs.spawn_worker(WorkerOptions::new()).await.unwrap();
+    server.world.to(60).await;
+    let text = server.get("/metrics").await.text;
+    for line in [
+        "jobs_completed_total 1",
+        "jobs_finished_total{status=\"completed\",kind=\"process_task\"} 1",
+        "jobs_leases_lost_total 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
 }

@@ -154,6 +154,51 @@ fn a_killed_process_goes_on_where_it_was() {
     assert!(!server.text(&["list", "--status", "created"]).contains(&id));
 }
 
+/// A process that is asked to end lets jobs end for a while, and loses none of the others.
+#[cfg(unix)]
+#[test]
+fn a_process_that_is_asked_to_end_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("jobs.redb");
+    let arguments = ["--store", store.to_str().unwrap(), "--lease", "1s", "--grace", "2s"];
+    let mut server = Server::start(&arguments);
+    let short = server.text(&["submit", r#"{"seconds":0.5}"#]);
+    let long = server.text(&["submit", r#"{"seconds":4}"#]);
+    for id in [&short, &long] {
+        while server.get(id, "0s")["status"] == "created" {}
+    }
+    let pid = server.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(server.child.wait().unwrap().success());
+
+    let server = Server::start(&arguments);
+    let ended = server.get(&short, "0s");
+    assert_eq!((&ended["status"], &ended["attempt"]), (&"completed".into(), &1.into()));
+    let again = server.get(&long, "60s");
+    assert_eq!((&again["status"], &again["attempt"]), (&"completed".into(), &2.into()));
+}
+
+/// Whoever is still sending a body that is too large sees why it is refused.
+#[test]
+fn a_body_that_is_too_large_is_answered() {
+    use std::io::Write;
+    let server = Server::start(&[]);
+    let address = server.url.strip_prefix("http://").unwrap();
+    for size in [1024 * 1024 + 1, 8 * 1024 * 1024] {
+        let mut connection = std::net::TcpStream::connect(address).unwrap();
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Content-Length: {size}\r\nConnection: close\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).unwrap();
+        connection.write_all(&vec![b' '; size]).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        assert!(answer.contains("\"EntityTooLarge\""), "{answer}");
+    }
+}
+
 #[test]
 fn a_store_is_opened_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -221,10 +266,25 @@ fn arguments_are_checked() {
     for wrong in [
         &["serve", "--listen", "nowhere"][..],
         &["serve", "--root", "does-not-exist"],
+        &["serve", "--root", "Cargo.toml"],
         &["serve", "--lease", "soon"],
+        &["serve", "--lease", "0s"],
+        &["serve", "--lease", "601s"],
+        &["serve", "--grace", "soon"],
+        &["serve", "--concurrency", "0"],
+        &["serve", "--concurrency", "18446744073709551615"],
+        &["serve", "--listen", "192.0.2.1:1"],
+        &["serve", "--listen", "127.0.0.1:0", "--store", "does/not/exist"],
+        &["serve", "--listen", "127.0.0.1:0", "--store", "."],
+        &["list", "--limit", "-1"],
+        &["submit", "{}", "--url", "no address"],
+        &["watch", "a/b"],
+        &["explode"],
+        &[],
         &["get", "x", "--url", "http://127.0.0.1:1"],
     ] {
-        let mut child = Command::new(PROGRAM).args(wrong).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(PROGRAM);
+        let mut child = child.args(wrong).stderr(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert!(!child.wait().unwrap().success(), "{wrong:?}");

@@ -49,7 +49,7 @@ impl From<JobsError> for Failed {
             JobsError::Refused { reason: Refused::AlreadyFinal { .. }, .. } => {
                 (StatusCode::CONFLICT, "AlreadyFinal")
             }
-            JobsError::Refused { .. } => (StatusCode::CONFLICT, "FailedPrecondition"),
+            JobsError::Refused { .. } => (StatusCode::CONFLICT, "InvalidTransition"),
             JobsError::ResultTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "EntityTooLarge"),
             JobsError::Store(_) | JobsError::Bus(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "Unavailable")

@@ -5,18 +5,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, Sse};
 use futures_core::Stream;
 
-use super::{Answer, Served, parse_id};
+use super::{Answer, Id, Served};
 use crate::document::{Job, Progress, Status};
 use crate::jobs::Watch;
 
 /// `GET /{id}/events`.
-pub(super) async fn events(State(served): State<Served>, Path(id): Path<String>) -> Answer {
-    let watch = served.jobs.watch(&parse_id(&id)?)?;
+pub(super) async fn events(State(served): State<Served>, Id(id): Id) -> Answer {
+    let watch = served.jobs.watch(&id)?;
     Ok(Sse::new(Events { next: Some(Box::pin(next(watch, None))) }).into_response())
 }
 

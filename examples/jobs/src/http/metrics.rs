@@ -56,6 +56,11 @@ pub(super) async fn metrics(State(served): State<Served>) -> Answer {
             }
         }
     }
+    text.push_str("# TYPE jobs_finished_total counter\n");
+    for ((status, kind), count) in engine.counters.finished.lock().iter() {
+        let labels = format!("status=\"{status}\",kind=\"{kind}\"");
+        let _ = writeln!(text, "jobs_finished_total{{{labels}}} {count}");
+    }
     text.push_str("# TYPE jobs gauge\n");
     for ((status, kind), count) in counts {
         let _ = writeln!(text, "jobs{{status=\"{status}\",kind=\"{kind}\"}} {count}");

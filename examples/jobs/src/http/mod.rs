@@ -11,7 +11,9 @@ mod submit;
 use std::collections::HashMap;
 
 use axum::Router;
-use axum::extract::{Path, Query as Params, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -20,9 +22,8 @@ use crate::document::Job;
 use crate::error::JobsError;
 use crate::id::JobId;
 use crate::jobs::Jobs;
-use crate::limits::{MAX_PAGE, MAX_WAIT};
+use crate::limits::{DEFAULT_PAGE, MAX_PAGE, MAX_WAIT};
 use crate::machine::Cancel;
-use crate::store::Query;
 use crate::time::parse_span;
 use answer::{Failed, document};
 
@@ -80,7 +81,7 @@ async fn alive() -> StatusCode {
 }
 
 async fn health(State(served): State<Served>) -> Answer {
-    served.jobs.list(&Query::new(), None, 1)?;
+    served.jobs.list(&crate::store::Query::new(), None, 1)?;
     Ok("ok\n".into_response())
 }
 
@@ -93,19 +94,54 @@ async fn not_here() -> Failed {
     Failed::new(StatusCode::METHOD_NOT_ALLOWED, "InvalidArgument", message)
 }
 
-/// An id that no job can have is unknown like any other.
-fn parse_id(text: &str) -> Result<JobId, Failed> {
-    let unknown = || format!("no job {}", text.chars().take(128).collect::<String>());
-    text.parse().map_err(|_| Failed::new(StatusCode::NOT_FOUND, "NotFound", unknown()))
+/// The id in a path. One that no job can have is unknown like any other.
+struct Id(JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failed> {
+        let path: Result<Path<String>, _> = Path::from_request_parts(parts, state).await;
+        let text = path.map_or_else(|_| "of such a name".to_owned(), |Path(text)| text);
+        let unknown = || format!("no job {}", text.chars().take(128).collect::<String>());
+        let id = text.parse();
+        id.map(Id).map_err(|_| Failed::new(StatusCode::NOT_FOUND, "NotFound", unknown()))
+    }
 }
+
+/// The parameters of a request, each of which is known and given once.
+struct Params(HashMap<String, String>);
+
+impl Params {
+    fn of(query: Given, known: &[&str]) -> Result<Self, Failed> {
+        let Query(pairs) = query.map_err(Failed::invalid)?;
+        let mut params = HashMap::new();
+        for (key, value) in pairs {
+            if !known.contains(&key.as_str()) {
+                return Err(Failed::invalid(format!("parameter {key:?} is not known")));
+            }
+            if params.insert(key.clone(), value).is_some() {
+                return Err(Failed::invalid(format!("parameter {key:?} is given twice")));
+            }
+        }
+        Ok(Self(params))
+    }
+
+    /// A value; an empty one counts as none.
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+type Given = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 async fn show(
     State(served): State<Served>,
-    Path(id): Path<String>,
-    Params(params): Params<HashMap<String, String>>,
+    Id(id): Id,
+    query: Given,
     headers: HeaderMap,
 ) -> Answer {
-    let id = parse_id(&id)?;
+    let params = Params::of(query, &["wait"])?;
     let known = match headers.get(header::IF_NONE_MATCH) {
         None => None,
         Some(tag) => {
@@ -157,42 +193,37 @@ async fn wait_for_change(
     }
 }
 
-async fn list(
-    State(served): State<Served>,
-    Params(params): Params<HashMap<String, String>>,
-) -> Answer {
-    let mut query = Query::new();
-    let mut after = None;
-    let mut limit = 100;
-    for (key, value) in &params {
-        match key.as_str() {
-            _ if value.is_empty() => {}
-            "status" => query = query.status(value.parse().map_err(Failed::invalid)?),
-            "kind" => query = query.kind(value),
-            "label" => {
-                let (key, value) = value
-                    .split_once(':')
-                    .ok_or_else(|| Failed::invalid("label: write label=key:value"))?;
-                query = query.label(key, value);
-            }
-            "after" => after = Some(value.parse().map_err(Failed::invalid)?),
-            "limit" => {
-                let number = value.parse::<usize>().ok().filter(|n| (1..=MAX_PAGE).contains(n));
-                limit = number.ok_or_else(|| {
-                    Failed::invalid(format!("limit={value}: 1 to {MAX_PAGE} are allowed"))
-                })?;
-            }
-            other => return Err(Failed::invalid(format!("parameter {other:?} is not known"))),
-        }
+async fn list(State(served): State<Served>, query: Given) -> Answer {
+    let params = Params::of(query, &["status", "kind", "label", "after", "limit"])?;
+    let mut wanted = crate::store::Query::new();
+    if let Some(status) = params.get("status") {
+        wanted = wanted.status(status.parse().map_err(Failed::invalid)?);
     }
-    let page = served.jobs.list(&query, after.as_ref(), limit)?;
+    if let Some(kind) = params.get("kind") {
+        wanted = wanted.kind(kind);
+    }
+    if let Some(label) = params.get("label") {
+        let pair = label.split_once(':');
+        let (key, value) = pair.ok_or_else(|| Failed::invalid("label: write label=key:value"))?;
+        wanted = wanted.label(key, value);
+    }
+    let after = params.get("after").map(|id| id.parse().map_err(Failed::invalid)).transpose()?;
+    let limit = match params.get("limit") {
+        None => DEFAULT_PAGE,
+        Some(text) => {
+            let number = text.parse::<usize>().ok().filter(|n| (1..=MAX_PAGE).contains(n));
+            number.ok_or_else(|| {
+                Failed::invalid(format!("limit={text}: 1 to {MAX_PAGE} are allowed"))
+            })?
+        }
+    };
+    let page = served.jobs.list(&wanted, after.as_ref(), limit)?;
     let views: Vec<_> = page.jobs.iter().map(Job::view).collect();
     let body = serde_json::json!({ "jobs": views, "next": page.next });
     Ok(answer::json(StatusCode::OK, body.to_string()))
 }
 
-async fn cancel(State(served): State<Served>, Path(id): Path<String>) -> Answer {
-    let id = parse_id(&id)?;
+async fn cancel(State(served): State<Served>, Id(id): Id) -> Answer {
     let status = match served.jobs.cancel(&id).await? {
         Cancel::Done => StatusCode::OK,
         Cancel::Requested => StatusCode::ACCEPTED,
@@ -200,8 +231,7 @@ async fn cancel(State(served): State<Served>, Path(id): Path<String>) -> Answer 
     Ok(document(status, &served.jobs.get(&id)?))
 }
 
-async fn retry(State(served): State<Served>, Path(id): Path<String>) -> Answer {
-    let id = parse_id(&id)?;
+async fn retry(State(served): State<Served>, Id(id): Id) -> Answer {
     served.jobs.retry(&id).await?;
     Ok(document(StatusCode::ACCEPTED, &served.jobs.get(&id)?))
 }

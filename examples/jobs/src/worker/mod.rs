@@ -25,7 +25,7 @@ pub use by_hand::ClaimedJob;
 use crate::document::DEFAULT_QUEUE;
 use crate::error::JobsError;
 use crate::jobs::Jobs;
-use crate::limits::DEFAULT_LEASE;
+use crate::limits::{DEFAULT_LEASE, MAX_CONCURRENCY};
 use crate::running::Running;
 
 /// How a worker works.
@@ -70,10 +70,10 @@ impl WorkerOptions {
         self
     }
 
-    /// How many jobs it has at a time, at least 1 (J-39). Default: 8.
+    /// How many jobs it has at a time, 1 to 65,536 (J-39). Default: 8.
     #[must_use]
     pub fn concurrency(mut self, jobs: usize) -> Self {
-        self.concurrency = jobs.max(1);
+        self.concurrency = jobs.clamp(1, MAX_CONCURRENCY);
         self
     }
 

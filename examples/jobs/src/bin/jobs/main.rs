@@ -8,6 +8,7 @@ mod kinds;
 mod serve;
 mod watch;
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,11 +37,19 @@ enum Command {
         #[arg(long, default_value = ".")]
         root: PathBuf,
         /// Jobs at a time.
-        #[arg(long, default_value_t = 8)]
-        concurrency: usize,
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+        concurrency: u16,
         /// How long a job is its worker's own between two heartbeats.
         #[arg(long, default_value = "10s")]
         lease: String,
+        /// How long jobs have to end after SIGTERM or Ctrl-C; with a store, those that have not
+        /// begin again when it is opened next.
+        #[arg(long, default_value = "5s")]
+        grace: String,
+        /// Names jobs by UUIDs of version 4 in place of ULIDs; lists are not in the order of
+        /// submission then.
+        #[arg(long)]
+        uuids: bool,
     },
     /// Submits a job and prints its id.
     Submit {
@@ -121,26 +130,27 @@ struct Server {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Serve { listen, store, root, concurrency, lease } => {
-            serve::serve(&serve::Serve { listen, store, root, concurrency, lease })
+        Command::Serve { listen, store, root, concurrency, lease, grace, uuids } => {
+            let options = serve::Serve { listen, store, root, concurrency, lease, grace, uuids };
+            serve::serve(&options)
         }
         Command::Submit { server, kind, args, key, run_at, deadline, watch } => {
             let client = client::Client::new(&server.url);
             client.submit(&client::Submit { kind, args, key, run_at, deadline }).and_then(|id| {
-                println!("{id}");
+                say(format_args!("{id}"));
                 if watch { watch::watch(&client, vec![id]) } else { Ok(ExitCode::SUCCESS) }
             })
         }
         Command::Get { server, id, wait } => {
             client::Client::new(&server.url).get(&id, wait.as_deref()).map(|document| {
-                println!("{document:#}");
+                say(format_args!("{document:#}"));
                 ExitCode::SUCCESS
             })
         }
         Command::List { server, status, kind, label, limit } => {
             let filters = [("status", status), ("kind", kind), ("label", label)];
             client::Client::new(&server.url).list(&filters, limit).map(|jobs| {
-                println!("{}", watch::table(&jobs));
+                say(format_args!("{}", watch::table(&jobs)));
                 ExitCode::SUCCESS
             })
         }
@@ -163,6 +173,13 @@ fn print_status(job: &serde_json::Value) -> ExitCode {
         Some(true) if job["status"] == "running" => ", told to stop",
         _ => "",
     };
-    println!("{}{asked}", job["status"].as_str().unwrap_or("?"));
+    say(format_args!("{}{asked}", job["status"].as_str().unwrap_or("?")));
     ExitCode::SUCCESS
+}
+
+/// Prints a line. Whoever has stopped reading wants no more of it.
+fn say(line: std::fmt::Arguments<'_>) {
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(0);
+    }
 }

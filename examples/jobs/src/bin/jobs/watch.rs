@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use crate::client::Client;
+use crate::say;
 
 /// Jobs that are followed at a time.
 const MAX_WATCHED: usize = 50;
@@ -68,7 +69,7 @@ pub(crate) fn watch(client: &Client, mut ids: Vec<String>) -> Result<ExitCode, S
         seen.push(status);
     }
     // Bars are drawn on a terminal alone; this line is always there.
-    println!("{} jobs: {}", seen.len(), seen.join(", "));
+    say(format_args!("{} jobs: {}", seen.len(), seen.join(", ")));
     Ok(code)
 }
 

@@ -136,7 +136,7 @@ mod tests {
     fn it_is_an_ordered_map() {
         for seed in 0..20 {
             let random = Random::new(seed);
-            let ids = IdSource::new(seed);
+            let ids = IdSource::new(seed, Default::default());
             let now = Timestamp::from_millis(5);
             let (mut documents, mut map) = (Documents::default(), BTreeMap::new());
             let mut known: Vec<JobId> = Vec::new();
