@@ -11,8 +11,9 @@ use crate::engine::{Engine, Settings};
 use crate::error::BuildError;
 use crate::handler::KindOptions;
 use crate::id::IdFormat;
-use crate::jobs::{Jobs, topic};
+use crate::jobs::Jobs;
 use crate::limits::DEFAULT_MAX_UNFINISHED;
+use crate::queue::open_topic;
 use crate::retry::Jitter;
 use crate::store::{JobStore, MemoryStore};
 use crate::ticker;
@@ -56,7 +57,8 @@ impl JobsBuilder {
     }
 
     /// The topic that carries the jobs; its workers pull from `{topic}-worker`. Queues of their own
-    /// have topics `{topic}.{queue}`. Default: `jobs`.
+    /// have topics `{topic}.{queue}`; jobs of a priority that is not zero go to `{topic}+urgent`
+    /// and `{topic}+idle`. Default: `jobs`.
     #[must_use]
     pub fn topic(mut self, name: impl Into<String>) -> Self {
         self.topic = name.into();
@@ -132,13 +134,13 @@ impl JobsBuilder {
     /// Outside of a tokio runtime.
     pub async fn build(self) -> Result<Jobs, BuildError> {
         let bus = self.bus;
-        let jobs_topic = topic(&bus, &self.topic).await?;
+        let jobs_topic = open_topic(&bus, &self.topic).await?;
         let dead_letters = match &self.dead_letters {
-            Some(name) => Some(topic(&bus, name).await?),
+            Some(name) => Some(open_topic(&bus, name).await?),
             None => None,
         };
         let events = match &self.events {
-            Some(name) => Some(topic(&bus, name).await?),
+            Some(name) => Some(open_topic(&bus, name).await?),
             None => None,
         };
         let jitter = match bus.clock() {

@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
-use siftbus::{Bus, Message, Subscription, Topic};
+use siftbus::{Bus, Message, Topic};
 use tokio::sync::{Notify, oneshot};
 
-use crate::document::Status;
+use crate::document::{DEFAULT_QUEUE, Job, Status};
 use crate::error::StoreError;
 use crate::gate::Gate;
 use crate::handler::{Kind, KindOptions};
 use crate::hub::Hub;
 use crate::id::{IdFormat, IdSource, JobId};
+use crate::queue::Queue;
 use crate::running::{Running, Stop};
 use crate::store::{JobStore, OutboxKey, OutboxRow};
 use crate::time::Timestamp;
@@ -65,13 +66,6 @@ pub(crate) struct Settings {
     pub(crate) max_unfinished: u64,
     pub(crate) ids: IdFormat,
     pub(crate) queue_limits: HashMap<Arc<str>, usize>,
-}
-
-/// Where the messages of a queue go, and where its workers pull them from.
-#[derive(Clone, Debug)]
-pub(crate) struct Queue {
-    pub(crate) topic: Topic,
-    pub(crate) source: Subscription,
 }
 
 /// What has happened since the start.
@@ -129,16 +123,29 @@ pub(crate) struct After {
 /// Messages of jobs on their way to the bus.
 #[derive(Debug, Default)]
 pub(crate) struct Messages {
-    /// Of the default queue.
+    /// Of the default queue and no priority.
     usual: Vec<Message>,
-    others: HashMap<Arc<str>, Vec<Message>>,
+    others: HashMap<Place, Vec<Message>>,
+}
+
+/// Where a job waits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    queue: Option<Arc<str>>,
+    priority: i32,
+}
+
+impl Place {
+    pub(crate) fn of(job: &Job) -> Self {
+        Self { queue: job.queue.clone(), priority: job.priority.signum() }
+    }
 }
 
 impl Messages {
-    pub(crate) fn push(&mut self, queue: Option<&Arc<str>>, message: Message) {
-        match queue {
-            None => self.usual.push(message),
-            Some(queue) => self.others.entry(Arc::clone(queue)).or_default().push(message),
+    pub(crate) fn push(&mut self, place: Place, message: Message) {
+        match place {
+            Place { queue: None, priority: 0 } => self.usual.push(message),
+            place => self.others.entry(place).or_default().push(message),
         }
     }
 
@@ -146,8 +153,11 @@ impl Messages {
     pub(crate) fn parts(self, engine: &Engine) -> Vec<(Topic, Vec<Message>)> {
         let queues = engine.queues.lock();
         // A queue is there before its jobs; without it they are published to where all can see.
-        let topic = |name: &str| queues.get(name).map_or(&engine.topic, |queue| &queue.topic);
-        let others = self.others.into_iter().map(|(name, part)| (topic(&name), part));
+        let topic = |place: &Place| {
+            let queue = queues.get(place.queue.as_deref().unwrap_or(DEFAULT_QUEUE));
+            queue.map_or(&engine.topic, |queue| queue.topic(place.priority))
+        };
+        let others = self.others.into_iter().map(|(place, part)| (topic(&place), part));
         let max = *engine.bus.limits().publish_messages.end();
         let mut parts = Vec::new();
         for (topic, messages) in std::iter::once((&engine.topic, self.usual)).chain(others) {

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use siftbus::{AdminError, Bus, Expiration, SubscriptionConfig, Topic, TopicConfig};
+use siftbus::{AdminError, Bus};
 use tokio::sync::broadcast;
 
 use crate::document::{DEFAULT_QUEUE, Job};
-use crate::engine::{Engine, Queue};
+use crate::engine::Engine;
 use crate::error::{JobsError, StoreError, SubmitError, WaitError};
 use crate::handler::{JobCtx, JobError, Kind, KindOptions, erase};
 use crate::id::JobId;
 use crate::limits::{MAX_PAGE, MAX_QUEUES, MAX_SUBMIT};
 use crate::machine::Cancel;
 use crate::new_job::{NewJob, check_name};
+use crate::queue::{Queue, open_topic};
 use crate::running::Stop;
 use crate::store::{Page, Query, StoreTx};
 use crate::submission::{Submission, prepare};
@@ -307,30 +308,11 @@ impl Jobs {
         let engine = &self.engine;
         let topic = match name {
             DEFAULT_QUEUE => engine.topic.clone(),
-            _ => topic(&engine.bus, &format!("{}.{name}", engine.topic.name())).await?,
+            _ => open_topic(&engine.bus, &format!("{}.{name}", engine.topic.name())).await?,
         };
-        let config = SubscriptionConfig::new()
-            .retention(KEEP.min(*engine.bus.limits().retention.end()))
-            .expiration(Expiration::Never);
-        let name = format!("{}-worker", topic.name());
-        let source = match topic.subscribe(&name, config).await {
-            Err(AdminError::AlreadyExists { .. }) => engine.bus.subscription(&name).await?,
-            made => made?,
-        };
-        Ok(Queue { topic, source })
+        Queue::make(&engine.bus, topic).await
     }
 }
-
-/// A topic, which is made if it is not there.
-pub(crate) async fn topic(bus: &Bus, name: &str) -> Result<Topic, AdminError> {
-    match bus.create_topic(name, TopicConfig::new()).await {
-        Err(AdminError::AlreadyExists { .. }) => bus.topic(name).await,
-        made => made,
-    }
-}
-
-/// Jobs stay in the bus for as long as it takes: ten years.
-const KEEP: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
 /// A transaction of the store that jobs can be submitted in.
 pub struct Transaction<'t, 'a> {

@@ -55,6 +55,7 @@ pub mod limits;
 mod machine;
 mod message;
 mod new_job;
+mod queue;
 mod retry;
 mod running;
 pub mod store;

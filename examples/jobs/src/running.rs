@@ -35,7 +35,8 @@ pub(crate) struct Running {
     over: AtomicU8,
     changed: Notify,
     progress: Mutex<Option<Progress>>,
-    pub(crate) ack_id: Mutex<Option<AckId>>,
+    /// The message, with the lane it came from.
+    pub(crate) ack_id: Mutex<Option<(usize, AckId)>>,
     /// Heartbeats that failed in a row.
     pub(crate) missed: AtomicU8,
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use siftbus::Message;
 
 use crate::document::Job;
-use crate::engine::Engine;
+use crate::engine::{Engine, Place};
 use crate::error::{StoreError, SubmitError};
 use crate::handler::KnownKinds;
 use crate::id::JobId;
@@ -163,7 +163,7 @@ impl Tx<'_> {
     fn insert(&mut self, new: Prepared) -> Result<JobId, StoreError> {
         let Prepared { mut job, mut message, .. } = new;
         self.after.due(job.due());
-        let queue = job.queue.clone();
+        let place = Place::of(&job);
         let key = loop {
             let key = OutboxKey { at: job.run_at, id: job.id.clone(), number: 0 };
             match self.tx.insert(job)? {
@@ -177,7 +177,7 @@ impl Tx<'_> {
             }
         };
         let id = key.id.clone();
-        self.file_start(key, queue.as_ref(), message)?;
+        self.file_start(key, place, message)?;
         self.after.counts.submitted += 1;
         Ok(id)
     }

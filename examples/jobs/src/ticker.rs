@@ -11,7 +11,7 @@ use siftbus::Message;
 use tokio::sync::Notify;
 
 use crate::document::Status;
-use crate::engine::{Engine, Messages};
+use crate::engine::{Engine, Messages, Place};
 use crate::error::{BuildError, StoreError};
 use crate::jobs::Jobs;
 use crate::limits::{MAX_PAGE, STORE_PAUSE, SWEEP_BATCH};
@@ -83,7 +83,7 @@ pub(crate) async fn drain(engine: &Arc<Engine>) -> Result<bool, StoreError> {
                     // A job that is over has nothing more to do.
                     let job = engine.store.get(&row.key.id)?;
                     if let Some(job) = job.filter(|job| !job.status.is_final()) {
-                        jobs.push(job.queue.as_ref(), job_message(&job));
+                        jobs.push(Place::of(&job), job_message(&job));
                     }
                 }
                 Some(message) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::document::{AttemptOutcome, DEFAULT_QUEUE, Failure, Job, Progress, Status};
-use crate::engine::{After, Counts, Engine};
+use crate::engine::{After, Counts, Engine, Place};
 use crate::error::StoreError;
 use crate::gate::Admission;
 use crate::handler::{Kind, KnownKinds};
@@ -79,7 +79,7 @@ impl Tx<'_> {
     pub(crate) fn file_start(
         &mut self,
         key: OutboxKey,
-        queue: Option<&Arc<str>>,
+        place: Place,
         message: Option<siftbus::Message>,
     ) -> Result<(), StoreError> {
         self.after.changed.push(key.id.clone());
@@ -90,7 +90,7 @@ impl Tx<'_> {
         match message {
             Some(message) => {
                 self.after.keys.push(key);
-                self.after.messages.push(queue, message);
+                self.after.messages.push(place, message);
             }
             None => self.after.due(Some(key.at)),
         }
@@ -156,7 +156,7 @@ impl Tx<'_> {
             // One whose lease is over may wait as well.
             Some(job) if !job.status.is_final() => {
                 let key = OutboxKey { at: self.now, id: id.clone(), number: 0 };
-                self.file_start(key, job.queue.as_ref(), Some(job_message(&job)))
+                self.file_start(key, Place::of(&job), Some(job_message(&job)))
             }
             _ => Ok(()),
         }
@@ -240,13 +240,13 @@ impl Tx<'_> {
         self.update(id, &mut |job, _, _| {
             answer = job.retry(now).map_err(Changed::Refused);
             if answer.is_ok() {
-                message = Some((job.queue.clone(), job_message(job)));
+                message = Some((Place::of(job), job_message(job)));
             }
             answer.is_ok()
         })?;
-        if let Some((queue, message)) = message {
+        if let Some((place, message)) = message {
             let key = OutboxKey { at: now, id: id.clone(), number: 0 };
-            self.file_start(key, queue.as_ref(), Some(message))?;
+            self.file_start(key, place, Some(message))?;
         }
         Ok(answer)
     }

@@ -27,6 +27,7 @@ on_both_stores! {
     per_worker
     per_kind
     per_queue
+    by_priority
     per_key
     rate_per_kind
     a_lost_worker_keeps_the_place_until_its_lease_is_over
@@ -108,12 +109,13 @@ async fn per_kind(place: Place) {
     register(&jobs, "k", KindOptions::new().concurrency(2), &log);
     register(&jobs, "free", KindOptions::new(), &free);
     jobs.submit_many((0..5).map(|n| job("k", n, "c")).collect()).await.unwrap();
-    let urgent = job("k", 5, "c").priority(9);
-    jobs.submit(urgent).await.unwrap();
     jobs.submit_many((0..5).map(|n| job("free", n, "c")).collect()).await.unwrap();
     // Two workers: the limit is the kind's, not the worker's.
     let _workers = (worker(&jobs, 8).await, worker(&jobs, 8).await);
     settle().await;
+    // It waits for a place like the others, in front of them.
+    let urgent = job("k", 5, "c").priority(9);
+    jobs.submit(urgent).await.unwrap();
     assert_eq!((log.lock().began.len(), free.lock().began.len()), (2, 5), "J-39: others go on");
     world.to(35).await;
     assert_eq!(log.lock().most["all"], 2, "J-39");
@@ -125,6 +127,37 @@ async fn per_kind(place: Place) {
     );
     assert_eq!(completed(&jobs), 11);
     assert_eq!(world.workers_queue().await.stats().backlog, 0);
+}
+
+/// Jobs above 0 pass whatever waits, and those below 0 wait for all others (2.7).
+async fn by_priority(place: Place) {
+    let world = World::new();
+    let jobs = place.builder(&world.bus).build().await.unwrap();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&order);
+    jobs.register("k", move |ctx: JobCtx, n: i64| {
+        seen.lock().push(n);
+        async move {
+            ctx.bus().sleep(Duration::from_secs(25)).await;
+            Ok::<_, JobError>(n)
+        }
+    })
+    .unwrap();
+    let submit = async |n: i64, priority: i32| {
+        jobs.submit(NewJob::new("k", &n).unwrap().priority(priority)).await.unwrap().id
+    };
+    let last = submit(-1, -5).await;
+    for n in 0..3 {
+        submit(n, 0).await;
+    }
+    let options = WorkerOptions::new().concurrency(1).lease(Duration::from_secs(3));
+    let _worker = jobs.spawn_worker(options).await.unwrap();
+    world.to(1).await;
+    submit(9, 1).await;
+    world.to(130).await;
+    assert_eq!(*order.lock(), [0, 9, 1, 2, -1]);
+    let last = jobs.get(&last).unwrap();
+    assert_eq!((last.status, last.attempt), (Status::Completed, 1), "J-31: each lane is kept");
 }
 
 async fn per_queue(place: Place) {

@@ -22,6 +22,7 @@ use crate::document::Job;
 use crate::error::JobsError;
 use crate::id::JobId;
 use crate::jobs::Jobs;
+use crate::json::Json;
 use crate::limits::{DEFAULT_PAGE, MAX_PAGE, MAX_WAIT};
 use crate::machine::Cancel;
 use crate::time::parse_span;
@@ -193,6 +194,13 @@ async fn wait_for_change(
     }
 }
 
+/// A page as it is answered.
+#[derive(serde::Serialize)]
+struct Listed {
+    jobs: Vec<Json>,
+    next: Option<JobId>,
+}
+
 async fn list(State(served): State<Served>, query: Given) -> Answer {
     let params = Params::of(query, &["status", "kind", "label", "after", "limit"])?;
     let mut wanted = crate::store::Query::new();
@@ -218,9 +226,9 @@ async fn list(State(served): State<Served>, query: Given) -> Answer {
         }
     };
     let page = served.jobs.list(&wanted, after.as_ref(), limit)?;
-    let views: Vec<_> = page.jobs.iter().map(Job::view).collect();
-    let body = serde_json::json!({ "jobs": views, "next": page.next });
-    Ok(answer::json(StatusCode::OK, body.to_string()))
+    let listed = Listed { jobs: page.jobs.iter().map(Job::view).collect(), next: page.next };
+    let body = Json::of(&listed).unwrap_or(Json::null());
+    Ok(answer::json(StatusCode::OK, body.as_str().to_owned()))
 }
 
 async fn cancel(State(served): State<Served>, Id(id): Id) -> Answer {

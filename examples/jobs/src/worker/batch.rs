@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use siftbus::Deliveries;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
@@ -17,6 +16,7 @@ use super::pull::{Held, claim};
 use crate::engine::Engine;
 use crate::id::JobId;
 use crate::limits::{QUICK_SPAN, STORE_PAUSE};
+use crate::queue::Pulled;
 use crate::transitions::{Claimed, Settle, Started};
 
 impl Claimed {
@@ -32,7 +32,7 @@ impl Claimed {
 pub(super) async fn run_batch(
     engine: Arc<Engine>,
     shared: Arc<WorkerShared>,
-    pulled: Deliveries,
+    pulled: Pulled,
     permit: OwnedSemaphorePermit,
 ) {
     let mut held = Held::new(pulled, &shared);
@@ -169,7 +169,7 @@ async fn run_slow(
             None => {
                 let Some(job) = begun.remove(&place) else { continue };
                 let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
-                *job.running.ack_id.lock() = Some(delivery.ack_id());
+                *job.running.ack_id.lock() = Some((held.lane, delivery.ack_id()));
                 shared.running.lock().insert(number, Arc::clone(&job.running));
                 let worker = Arc::clone(shared);
                 let one = HeldOne { delivery: Some(delivery), worker, number };

@@ -6,7 +6,7 @@ use siftbus::Delivery;
 
 use super::WorkerOptions;
 use super::attempt::{settle, settle_of, verdict};
-use super::pull::{Held, claim, set_lease};
+use super::pull::{Held, claim};
 use crate::error::JobsError;
 use crate::handler::JobError;
 use crate::id::JobId;
@@ -26,11 +26,11 @@ impl Jobs {
     ///
     /// A job that was claimed when the future was dropped comes again once its lease is over.
     pub async fn claim(&self, options: &WorkerOptions) -> Result<ClaimedJob, JobsError> {
-        let (source, shared) = self.worker(options).await?;
+        let (queue, shared) = self.worker(options).await?;
         loop {
-            let pulled = source.pull(1).await.map_err(|error| JobsError::Bus(error.to_string()))?;
-            let deliveries = set_lease(pulled, &source, shared.lease);
-            let mut held = Held::new(deliveries, &shared);
+            let pulled = queue.pull(1, shared.lease).await;
+            let pulled = pulled.map_err(|error| JobsError::Bus(error.to_string()))?;
+            let mut held = Held::new(pulled, &shared);
             let claims = claim(&self.engine, &shared, &held.deliveries, true).await?;
             let taken = std::mem::take(&mut held.deliveries);
             for (delivery, claimed) in taken.into_iter().flatten().zip(claims) {

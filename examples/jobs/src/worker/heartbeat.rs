@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use siftbus::{AckId, Subscription};
+use siftbus::AckId;
 
 use super::WorkerShared;
 use crate::engine::Engine;
 use crate::machine::Refused;
+use crate::queue::Queue;
 use crate::running::{Running, Stop};
 use crate::transitions::Changed;
 
 /// Says for all jobs of a worker that it is alive (J-31), and writes their progress (J-24).
-pub(super) async fn beat(engine: Arc<Engine>, source: Subscription, shared: Arc<WorkerShared>) {
+pub(super) async fn beat(engine: Arc<Engine>, queue: Queue, shared: Arc<WorkerShared>) {
     loop {
         if shared.running.lock().is_empty() {
             shared.busy.notified().await;
@@ -42,11 +43,7 @@ pub(super) async fn beat(engine: Arc<Engine>, source: Subscription, shared: Arc<
         match beaten {
             Ok(answers) => {
                 let alive = judge(&running, answers);
-                if !alive.is_empty() {
-                    // A deadline that could not be moved shows as a second delivery, which waits
-                    // for the lease.
-                    let _ = source.modify_ack_deadline(&alive, lease).await;
-                }
+                queue.extend(&alive, lease).await;
             }
             Err(_) => running.iter().for_each(|job| miss(job)),
         }
@@ -54,7 +51,7 @@ pub(super) async fn beat(engine: Arc<Engine>, source: Subscription, shared: Arc<
 }
 
 /// Who is still alive; the others are told.
-fn judge(running: &[Arc<Running>], answers: Vec<Result<(), Changed>>) -> Vec<AckId> {
+fn judge(running: &[Arc<Running>], answers: Vec<Result<(), Changed>>) -> Vec<(usize, AckId)> {
     let mut alive = Vec::with_capacity(running.len());
     for (job, answer) in running.iter().zip(answers) {
         match answer {

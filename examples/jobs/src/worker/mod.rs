@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use siftbus::{Bus, Subscription};
+use siftbus::Bus;
 use tokio::sync::{Notify, Semaphore};
 
 pub use by_hand::ClaimedJob;
@@ -26,6 +26,7 @@ use crate::document::DEFAULT_QUEUE;
 use crate::error::JobsError;
 use crate::jobs::Jobs;
 use crate::limits::{DEFAULT_LEASE, MAX_CONCURRENCY};
+use crate::queue::Queue;
 use crate::running::Running;
 
 /// How a worker works.
@@ -176,10 +177,10 @@ impl Jobs {
     ///
     /// If dropped, nothing is started.
     pub async fn spawn_worker(&self, options: WorkerOptions) -> Result<Worker, JobsError> {
-        let (source, shared) = self.worker(&options).await?;
+        let (queue, shared) = self.worker(&options).await?;
         let permits = Arc::new(Semaphore::new(options.concurrency));
         let task =
-            tokio::spawn(pull::run(Arc::clone(&self.engine), source, Arc::clone(&shared), permits));
+            tokio::spawn(pull::run(Arc::clone(&self.engine), queue, Arc::clone(&shared), permits));
         Ok(Worker { shared, task })
     }
 
@@ -193,17 +194,17 @@ impl Jobs {
     ///
     /// If dropped, the jobs it has are given up.
     pub async fn run_worker(&self, options: WorkerOptions) -> Result<(), JobsError> {
-        let (source, shared) = self.worker(&options).await?;
+        let (queue, shared) = self.worker(&options).await?;
         let permits = Arc::new(Semaphore::new(options.concurrency));
-        pull::run(Arc::clone(&self.engine), source, shared, permits).await
+        pull::run(Arc::clone(&self.engine), queue, shared, permits).await
     }
 
     async fn worker(
         &self,
         options: &WorkerOptions,
-    ) -> Result<(Subscription, Arc<WorkerShared>), JobsError> {
-        let source = self.queue(&options.queue).await;
-        let source = source.map_err(|error| JobsError::Bus(error.to_string()))?.source;
+    ) -> Result<(Queue, Arc<WorkerShared>), JobsError> {
+        let queue = self.queue(&options.queue).await;
+        let queue = queue.map_err(|error| JobsError::Bus(error.to_string()))?;
         let mut workers = self.engine.workers.lock();
         workers.retain(|worker| worker.strong_count() > 0);
         let name = options.name.clone().unwrap_or_else(|| {
@@ -222,6 +223,6 @@ impl Jobs {
             crashed: AtomicBool::new(false),
         });
         workers.push(Arc::downgrade(&shared));
-        Ok((source, shared))
+        Ok((queue, shared))
     }
 }

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use siftbus::{Deliveries, Subscription};
+use siftbus::Deliveries;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -16,19 +15,20 @@ use crate::handler::KnownKinds;
 use crate::id::JobId;
 use crate::limits::{CLAIM_BATCH, UNKNOWN_KIND_PAUSE};
 use crate::message::{JOB_ID, KIND};
+use crate::queue::{Pulled, Queue};
 use crate::transitions::Claimed;
 
 /// Pulls and starts batches until it is told to stop.
 pub(super) async fn run(
     engine: Arc<Engine>,
-    source: Subscription,
+    queue: Queue,
     shared: Arc<WorkerShared>,
     permits: Arc<Semaphore>,
 ) -> Result<(), JobsError> {
     let all = permits.available_permits();
     let mut batches = JoinSet::new();
     let mut heart = JoinSet::new();
-    heart.spawn(heartbeat::beat(Arc::clone(&engine), source.clone(), Arc::clone(&shared)));
+    heart.spawn(heartbeat::beat(Arc::clone(&engine), queue.clone(), Arc::clone(&shared)));
     let ended = loop {
         while batches.try_join_next().is_some() {}
         let next = async {
@@ -40,11 +40,10 @@ pub(super) async fn run(
             {
                 permit.merge(rest);
             }
-            let pulled = source.pull(permit.num_permits()).await;
-            let mut pulled = pulled.map_err(|error| JobsError::Bus(error.to_string()))?;
-            pulled = set_lease(pulled, &source, shared.lease);
+            let pulled = queue.pull(permit.num_permits(), shared.lease).await;
+            let pulled = pulled.map_err(|error| JobsError::Bus(error.to_string()))?;
             // What was not needed is free at once.
-            drop(permit.split(permit.num_permits().saturating_sub(pulled.len())));
+            drop(permit.split(permit.num_permits().saturating_sub(pulled.deliveries.len())));
             Ok::<_, JobsError>((pulled, permit))
         };
         let next = tokio::select! {
@@ -73,15 +72,6 @@ async fn stop_asked(shared: &WorkerShared) {
     while !shared.stopped.load(Ordering::SeqCst) {
         shared.stopping.notified().await;
     }
-}
-
-/// The lease is the ack deadline (J-31).
-pub(super) fn set_lease(pulled: Deliveries, source: &Subscription, lease: Duration) -> Deliveries {
-    if source.config().ack_deadline != lease {
-        // A lease out of the bus's range keeps the subscription's deadline; heartbeats go on.
-        let _ = pulled.set_deadline(lease);
-    }
-    pulled
 }
 
 /// Claims all of a batch in one transaction.
@@ -125,12 +115,14 @@ pub(super) async fn claim(
 /// Messages in hand; a worker that has crashed leaves them to their deadlines.
 pub(super) struct Held<'a> {
     pub(super) deliveries: Option<Deliveries>,
+    pub(super) lane: usize,
     worker: &'a WorkerShared,
 }
 
 impl<'a> Held<'a> {
-    pub(super) fn new(deliveries: Deliveries, worker: &'a WorkerShared) -> Self {
-        Self { deliveries: Some(deliveries), worker }
+    pub(super) fn new(pulled: Pulled, worker: &'a WorkerShared) -> Self {
+        let Pulled { deliveries, lane } = pulled;
+        Self { deliveries: Some(deliveries), lane, worker }
     }
 }
 
