@@ -284,8 +284,8 @@ where
     const IS_PUSH: bool = false;
 
     async fn work(&self, delivery: Delivery, gate: &Gate) {
-        let received = Received::new(&delivery);
-        let lease = Arc::clone(received.lease());
+        let lease = Arc::<Lease>::default();
+        let received = Received::new(&delivery, Some(Arc::clone(&lease)));
         let told = self.options.on_failure.as_ref().map(|_| received.clone());
         let call = CatchPanics::new(|| (self.handler)(received));
         let keeper = self.keep(&delivery, &lease);

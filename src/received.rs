@@ -23,7 +23,8 @@ pub struct Received {
     id: MessageId,
     publish_time: SystemTime,
     attempt: u32,
-    lease: Arc<Lease>,
+    /// What a push endpoint gets has none: its future ends with the lease.
+    lease: Option<Arc<Lease>>,
 }
 
 /// What the runner and the one who works on the message tell each other.
@@ -45,18 +46,14 @@ impl Lease {
 }
 
 impl Received {
-    pub(crate) fn new(delivery: &Delivery) -> Self {
+    pub(crate) fn new(delivery: &Delivery, lease: Option<Arc<Lease>>) -> Self {
         Self {
             message: delivery.message().clone(),
             id: delivery.id(),
             publish_time: delivery.publish_time(),
             attempt: delivery.attempt(),
-            lease: Arc::default(),
+            lease,
         }
-    }
-
-    pub(crate) fn lease(&self) -> &Arc<Lease> {
-        &self.lease
     }
 
     /// The message as it was published.
@@ -97,7 +94,7 @@ impl Received {
 
     /// Whether the lease has ended before the answer: the message may be worked on elsewhere.
     pub fn is_lost(&self) -> bool {
-        self.lease.is_lost()
+        self.lease.as_ref().is_some_and(|lease| lease.is_lost())
     }
 
     /// Waits until the lease is lost; then it is best to stop (LIB-302). Never ready for what a
@@ -107,9 +104,10 @@ impl Received {
     ///
     /// If dropped, nothing is left behind.
     pub async fn lost(&self) {
+        let Some(lease) = &self.lease else { return std::future::pending().await };
         loop {
-            let told = self.lease.told.notified();
-            if self.is_lost() {
+            let told = lease.told.notified();
+            if lease.is_lost() {
                 return;
             }
             told.await;

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 use siftbus::filter::Filter;
 use siftbus::{
     AckId, Bus, Clock, Code, Delivery, Expiration, FlowControl, Limits, ManualClock, Message,
-    MessageId, PublishError, Requester, Subscription, SubscriptionConfig, SubscriptionUpdate,
-    Topic, TopicConfig, TopicUpdate,
+    MessageId, OidcToken, PublishError, PushConfig, PushOptions, Requester, Subscription,
+    SubscriptionConfig, SubscriptionUpdate, Topic, TopicConfig, TopicUpdate,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -52,6 +52,42 @@ macro_rules! says {
 
 fn take_one(subscription: &Subscription) -> Delivery {
     subscription.try_pull(1).unwrap().into_iter().next().expect("a message is ready")
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_pushes_are_named() {
+    let w = world(Limits::embedded()).await;
+    let push = |config: PushConfig| SubscriptionUpdate::new().push_config(Some(config));
+    let long = format!("http://host:{}/", "9".repeat(1_000));
+    for url in ["nope", "ftp://host/", "http://", "https://a b/", &long] {
+        says!(w.worker.update(push(PushConfig::new(url))).await, InvalidArgument, url); // ERR-16
+    }
+    let good = PushConfig::new("http://127.0.0.1:1/");
+    let other = good.clone().attribute("x-goog-version", "v3");
+    says!(w.worker.update(push(other)).await, InvalidArgument, "v3"); // PUSH-3
+    let old = good.clone().attribute("x-goog-version", "v1beta1");
+    says!(w.worker.update(push(old)).await, Unimplemented, "v1beta1"); // PUSH-3
+    let nobody = good.clone().oidc_token(OidcToken::new(""));
+    says!(w.worker.update(push(nobody)).await, InvalidArgument, "service_account_email"); // PUSH-15
+    let exact = push(good.clone()).exactly_once_delivery(true);
+    says!(w.worker.update(exact).await, InvalidArgument, "exactly-once"); // ERR-17
+    says!(w.worker.update(push(good)).await, FailedPrecondition, "worker"); // LIB-420
+    assert_eq!(w.worker.config().push_config, None, "LIB-420: nothing is stored");
+    for max in [0, 3_001] {
+        let options = PushOptions::new().max_window(max);
+        let refused = w.worker.push_with(|_| async { Ok(()) }, options);
+        says!(refused, InvalidArgument, "max_window"); // PUSH-23
+    }
+}
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn bad_endpoints_and_certificates_are_named() {
+    let w = world(Limits::embedded()).await;
+    for url in ["nope", "ftp://host/", "http://", "https://a b/"] {
+        says!(siftbus::HttpEndpoint::new(&w.worker, url), InvalidArgument, url); // PUSH-2
+    }
+    says!(siftbus::HttpClient::trusting(b"nothing"), InvalidArgument, "certificate"); // LIB-423
 }
 
 #[tokio::test(start_paused = true)]

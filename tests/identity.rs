@@ -444,3 +444,48 @@ fn an_outside_library_verifies() {
         assert_eq!(said.trim(), "verified 1", "{}", String::from_utf8_lossy(&ran.stderr));
     }
 }
+
+/// Checks a token with the service's own library, which fetches the keys by HTTP.
+const GOOGLE: &str = "
+import http.server, sys, threading
+from google.oauth2 import id_token
+jwks, audience, token = sys.argv[1:]
+class Keys(http.server.BaseHTTPRequestHandler):
+    status, data = 200, jwks.encode()
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.data)
+    def log_message(self, *_):
+        pass
+server = http.server.HTTPServer(('127.0.0.1', 0), Keys)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+url = f'http://127.0.0.1:{server.server_port}/certs'
+said = id_token.verify_token(token, lambda *_, **__: Keys, audience, certs_url=url)
+print('verified', said['email'])
+try:
+    id_token.verify_token(token, lambda *_, **__: Keys, 'another', certs_url=url)
+    print('a wrong audience passed')
+except Exception:
+    pass
+";
+
+#[test]
+fn the_service_s_own_library_verifies() {
+    let needs = "import jwt, cryptography, google.oauth2.id_token";
+    let there = Command::new("python3").args(["-c", needs]).output();
+    if !there.is_ok_and(|ran| ran.status.success()) {
+        println!("skipped: python3 with google-auth and PyJWT is not here");
+        return;
+    }
+    for issuer in [&*RSA, &Issuer::new(SigningAlgorithm::Es256)] {
+        // Signed now: that library reads the system's clock.
+        let token = issuer.token(ACCOUNT, AUDIENCE, Bus::new().now()).unwrap();
+        let jwks = issuer.jwks().unwrap().to_string();
+        let ran = Command::new("python3").args(["-c", GOOGLE, &jwks, AUDIENCE, &token]).output();
+        let ran = ran.unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        let errors = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(said.trim(), format!("verified {ACCOUNT}"), "PUSH-14: {errors}");
+    }
+}

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use siftbus::{
-    Bus, Clock, Code, HttpClient, HttpEndpoint, MAX_PUSH_ANSWER, ManualClock, Message, Push,
-    PushOptions, PushStats, Subscription, SubscriptionConfig, Topic, TopicConfig,
+    Bus, Clock, Code, DeadLetterPolicy, HttpClient, HttpEndpoint, MAX_PUSH_ANSWER, MAX_PUSH_BODY,
+    ManualClock, Message, Push, PushOptions, PushStats, Subscription, SubscriptionConfig,
+    SubscriptionUpdate, Topic, TopicConfig,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -374,6 +375,34 @@ async fn a_header_that_cannot_be_sent_fails_the_push_and_keeps_the_message() {
     assert!(push.last_failure().unwrap().contains("header"), "{:?}", push.last_failure());
     assert_eq!(w.worker.stats().backlog, 1, "LIB-307: nothing is lost");
     assert!(receiver.seen.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_rejected_and_the_message_kept() {
+    let w = World::new().await;
+    let mut receiver = Receiver::new([]).await;
+    let push = w.worker.push_to(w.endpoint(&receiver.url).unwrapped(false)).unwrap();
+    w.topic.publish(vec![7; MAX_PUSH_BODY]).await.unwrap();
+    assert_eq!(receiver.next().await.body.len(), MAX_PUSH_BODY, "LIB-424");
+    stats(&push, |stats| stats.succeeded == 1).await;
+    w.topic.publish(vec![7; MAX_PUSH_BODY + 1]).await.unwrap();
+    stats(&push, |stats| stats.failed == 1).await;
+    let said = push.last_failure().unwrap();
+    assert!(said.contains(&MAX_PUSH_BODY.to_string()), "LIB-424: {said}");
+    drop(push);
+
+    let dead = w._bus.create_topic("dead", TopicConfig::new()).await.unwrap();
+    let dead = dead.subscribe("dead", SubscriptionConfig::new()).await.unwrap();
+    let policy = DeadLetterPolicy::new("dead");
+    let update = SubscriptionUpdate::new().dead_letter_policy(Some(policy));
+    w.worker.update(update).await.unwrap();
+    // In base64 three bytes take four.
+    w.topic.publish(vec![7; MAX_PUSH_BODY / 4 * 3]).await.unwrap();
+    let _push = w.push(&receiver.url);
+    assert_eq!(dead.pull(2).await.unwrap().ack_all().done, 1, "LIB-424");
+    w.pause_ends().await;
+    assert_eq!(dead.pull(2).await.unwrap().ack_all().done, 1, "LIB-424");
+    assert!(receiver.seen.try_recv().is_err(), "LIB-424");
 }
 
 mod tls {

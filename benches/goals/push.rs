@@ -86,7 +86,8 @@ mod http {
     const BYTES: usize = 1_000;
 
     pub(crate) fn over_http(table: &mut Table) {
-        let runtime = two_threads();
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}/push", listener.local_addr().unwrap());
         runtime.spawn(receive(listener));

@@ -34,6 +34,10 @@ use crate::time::Time;
 /// one the connection is closed, unless all of it has come already.
 pub const MAX_PUSH_ANSWER: usize = 64 * 1024;
 
+/// Bytes of a request's body. A message that needs more is rejected: it goes to the dead letters, or
+/// stays.
+pub const MAX_PUSH_BODY: usize = 64 * 1024 * 1024;
+
 const AGENT: &str = "CloudPubSub-Google";
 const PREFIX: &str = "x-goog-pubsub-";
 
@@ -140,6 +144,8 @@ impl HttpEndpoint {
     }
 
     async fn request(&self, received: &Received) -> Result<Request<Full<Bytes>>, Failure> {
+        // What would be too long is not even built.
+        check_body(received.data().len())?;
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         let body = match self.wrapper {
@@ -156,6 +162,7 @@ impl HttpEndpoint {
                 received.data().clone()
             }
         };
+        check_body(body.len())?;
         let core = &self.subscription.shared().core;
         if let Some(header) = self.authorization.header(core).await? {
             headers.insert(AUTHORIZATION, header);
@@ -263,6 +270,13 @@ impl fmt::Debug for HttpEndpoint {
             .field("wrapper", &self.wrapper)
             .finish_non_exhaustive()
     }
+}
+
+fn check_body(bytes: usize) -> Result<(), Failure> {
+    if bytes <= MAX_PUSH_BODY {
+        return Ok(());
+    }
+    Err(Failure::reject(format!("{bytes} bytes to be pushed; at most {MAX_PUSH_BODY} are allowed")))
 }
 
 async fn read(answer: Response<Incoming>) {

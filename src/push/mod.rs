@@ -28,7 +28,7 @@ use crate::time::Span;
 #[cfg(feature = "http")]
 pub use self::client::HttpClient;
 #[cfg(feature = "http")]
-pub use self::http::{HttpEndpoint, MAX_PUSH_ANSWER};
+pub use self::http::{HttpEndpoint, MAX_PUSH_ANSWER, MAX_PUSH_BODY};
 #[cfg(feature = "http")]
 pub use self::pusher::{Pusher, PusherBuilder};
 
@@ -257,7 +257,7 @@ impl<E: PushEndpoint> Work for Pushes<E> {
     const IS_PUSH: bool = true;
 
     async fn work(&self, delivery: Delivery, gate: &Gate) {
-        let received = Received::new(&delivery);
+        let received = Received::new(&delivery, None);
         let push = CatchPanics::new(|| self.endpoint.push(received));
         let result = match either(push, self.time_over(&delivery)).await {
             Either::First(Ok(result)) => result,

@@ -15,13 +15,15 @@ use tokio::sync::futures::Notified;
 use super::pace::Pace;
 use crate::bus::Sleep;
 use crate::shell::core::BusCore;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering};
 use crate::time::{Span, Time};
 
 #[derive(Debug)]
 pub(crate) struct Gate {
     core: Arc<BusCore>,
     state: Mutex<State>,
+    /// How many of the permits have a delivery.
+    running: AtomicUsize,
     /// Told when there may be a free permit.
     opened: Notify,
     /// Told when a pause or the end begins.
@@ -32,8 +34,6 @@ pub(crate) struct Gate {
 struct State {
     pace: Pace,
     permits: usize,
-    /// How many of the permits have a delivery.
-    running: usize,
     /// Workers that wait for a permit.
     parked: usize,
     paused_until: Time,
@@ -68,7 +68,6 @@ impl Gate {
         let state = State {
             pace,
             permits: 0,
-            running: 0,
             parked: 0,
             paused_until: Time::default(),
             is_stopping: false,
@@ -76,15 +75,16 @@ impl Gate {
         Self {
             core: Arc::clone(core),
             state: Mutex::new(state),
+            running: AtomicUsize::new(0),
             opened: Notify::new(),
             interrupted: Notify::new(),
         }
     }
 
-    /// Waits for a permit and for the end of a pause; `None` when it is over.
-    pub(crate) async fn enter(&self) -> Option<Permit<'_>> {
+    /// Waits for a permit, unless one is held, and for the end of a pause; `None` when it is over.
+    pub(crate) async fn enter<'a>(&'a self, mut held: Option<Permit<'a>>) -> Option<Permit<'a>> {
         loop {
-            let permit = match self.try_permit() {
+            let permit = match held.take().or_else(|| self.try_permit()) {
                 Some(permit) => permit,
                 None => self.permit().await?,
             };
@@ -194,7 +194,7 @@ impl Gate {
         let state = self.state.lock();
         GateView {
             window: state.pace.window(),
-            running: state.running,
+            running: self.running.load(Ordering::Relaxed),
             level: state.pace.level(),
             paused_until: (state.paused_until > now).then(|| state.paused_until.to_system()),
         }
@@ -218,15 +218,22 @@ impl Permit<'_> {
     /// The worker has a delivery now.
     pub(crate) fn run(&mut self) {
         self.is_running = true;
-        self.gate.state.lock().running += 1;
+        self.gate.running.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The worker has answered for its delivery, and may take another one.
+    pub(crate) fn rest(&mut self) {
+        if std::mem::take(&mut self.is_running) {
+            self.gate.running.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
+        self.rest();
         let mut state = self.gate.state.lock();
         state.permits -= 1;
-        state.running -= usize::from(self.is_running);
         let wake = state.free_for_parked();
         drop(state);
         self.gate.open_for(wake.min(1));
