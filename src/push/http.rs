@@ -34,8 +34,8 @@ use crate::time::Time;
 /// one the connection is closed, unless all of it has come already.
 pub const MAX_PUSH_ANSWER: usize = 64 * 1024;
 
-/// Bytes of a request's body. A message that needs more is rejected: it goes to the dead letters, or
-/// stays.
+/// Bytes of a request's body. A message that needs more is rejected: it goes to the dead letters,
+/// or stays.
 pub const MAX_PUSH_BODY: usize = 64 * 1024 * 1024;
 
 const AGENT: &str = "CloudPubSub-Google";
