@@ -105,7 +105,8 @@ pub struct Job {
     /// The queue, if it is not the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Arc<str>>,
-    /// Of jobs that wait, those with a higher number start earlier ([`NewJob::priority`]). Default: 0.
+    /// Of jobs that wait, those with a higher number start earlier ([`NewJob::priority`]).
+    /// Default: 0.
     ///
     /// [`NewJob::priority`]: crate::NewJob::priority
     #[serde(default, skip_serializing_if = "is_zero")]

@@ -94,8 +94,8 @@ impl NewJob {
     }
 
     /// Of jobs that wait, all above 0 start before the others, and all below 0 after them; beyond
-    /// that, of jobs that a worker takes at once, or that wait for a place (J-39), those with a higher
-    /// number start first. Default: 0.
+    /// that, of jobs that a worker takes at once, or that wait for a place (J-39), those with a
+    /// higher number start first. Default: 0.
     #[must_use]
     pub fn priority(mut self, priority: i32) -> Self {
         self.priority = priority;

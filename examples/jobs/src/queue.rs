@@ -34,7 +34,8 @@ const KEEP: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
 impl Queue {
     /// The queue of a topic: what is not there is made. Jobs of priority zero use the topic itself,
-    /// the others `{topic}+urgent` and `{topic}+idle`; workers pull from `{topic}-worker` and so on.
+    /// the others `{topic}+urgent` and `{topic}+idle`; workers pull from `{topic}-worker` and so
+    /// on.
     pub(crate) async fn make(bus: &Bus, topic: Topic) -> Result<Self, AdminError> {
         let urgent = open_topic(bus, &format!("{}+urgent", topic.name())).await?;
         let idle = open_topic(bus, &format!("{}+idle", topic.name())).await?;

@@ -269,16 +269,16 @@ async fn a_key_is_free_again_when_its_job_is_gone() {
 #[tokio::test]
 async fn it_can_be_mounted_under_a_prefix() {
     let server = Server::new().await;
-    let routes = Router::new().nest("/api/work", server.routes.clone());
+    let routes = Router::new().nest("/api/queue", server.routes.clone());
     let post = |path: &str, body: &'static str| {
         let request = Request::builder().method("POST").uri(path).body(Body::from(body)).unwrap();
         let routes = routes.clone();
         async move { seen(routes.oneshot(request).await.unwrap()).await }
     };
-    let short = post("/api/work", "{}").await;
-    assert_eq!(short.header("location"), format!("/api/work/{}", short.text));
-    let long = post("/api/work/jobs", r#"{"kind":"process_task","id":"mine"}"#).await;
-    assert_eq!(long.header("location"), "/api/work/mine");
+    let short = post("/api/queue", "{}").await;
+    assert_eq!(short.header("location"), format!("/api/queue/{}", short.text));
+    let long = post("/api/queue/jobs", r#"{"kind":"process_task","id":"mine"}"#).await;
+    assert_eq!(long.header("location"), "/api/queue/mine");
     let path = Request::builder().uri(long.header("location")).body(Body::empty()).unwrap();
     assert_eq!(seen(routes.oneshot(path).await.unwrap()).await.json()["id"], "mine");
 }
