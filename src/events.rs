@@ -2,6 +2,7 @@
 
 use tokio::sync::broadcast;
 
+use crate::explain::FilterLint;
 use crate::sync::{Arc, Mutex};
 
 /// Something that happened on a bus.
@@ -29,6 +30,15 @@ pub enum Event {
         subscription: String,
         /// The topic it is attached to.
         topic: String,
+    },
+    /// A subscription was created whose filter is probably not meant as it stands (LIB-350).
+    FilterLinted {
+        /// The subscription's name.
+        subscription: String,
+        /// The topic it is attached to.
+        topic: String,
+        /// What is odd about its filter; at least one thing.
+        lints: Vec<FilterLint>,
     },
     /// A subscription's configuration was changed.
     SubscriptionUpdated {

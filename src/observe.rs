@@ -36,11 +36,22 @@ pub(crate) fn received(_subscription: &str, _topic: &str, _messages: usize) {
 pub(crate) fn happened(_event: &crate::Event) {
     #[cfg(feature = "tracing")]
     match _event {
-        crate::Event::PublisherBlocked { .. } | crate::Event::MessagesDropped { .. } => {
+        crate::Event::PublisherBlocked { .. }
+        | crate::Event::MessagesDropped { .. }
+        | crate::Event::FilterLinted { .. } => {
             tracing::warn!(messaging.system = SYSTEM, event = ?_event);
         }
         _ => tracing::debug!(messaging.system = SYSTEM, event = ?_event),
     }
+}
+
+/// Whether somebody wants to be warned of what may be costly to find out.
+pub(crate) fn wants_warnings() -> bool {
+    #[cfg(feature = "tracing")]
+    let wants = tracing::enabled!(tracing::Level::WARN);
+    #[cfg(not(feature = "tracing"))]
+    let wants = false;
+    wants
 }
 
 #[cfg(feature = "tracing")]

@@ -253,10 +253,7 @@ impl Topic {
     /// What about a filter is probably not meant on this topic: what [`Filter::lint`] says, and
     /// keys that no message has had since the topic has filters (LIB-205).
     pub fn lint(&self, filter: &Filter) -> Vec<FilterLint> {
-        let mut lints = filter.lint();
-        let unseen = filter.keys().into_iter().filter(|key| self.shared.is_unseen(key));
-        lints.extend(unseen.map(|key| FilterLint::KeyNeverSeen { key }));
-        lints
+        self.shared.lint(filter)
     }
 
     /// The filters of this topic by what they cost. Looks at every filter.

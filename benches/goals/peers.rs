@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use siftbus::{Filter, Message};
 use tokio::sync::{broadcast, mpsc};
 
 /// `tokio::sync::mpsc` bounded on one thread, in batches: `reserve_many`, `recv_many`.
@@ -219,4 +220,11 @@ pub(crate) async fn flume_publishers(payload: &Bytes, publishers: usize, each: u
         task.await.unwrap();
     }
     consumer.await.unwrap();
+}
+
+/// Looks at every filter for each message.
+pub(crate) fn scan_filters(filters: &[Filter], messages: &[Message]) {
+    for message in messages {
+        black_box(filters.iter().filter(|filter| filter.matches(message)).count());
+    }
 }

@@ -51,6 +51,13 @@ impl Normal {
         }
     }
 
+    /// How many tests there are.
+    pub(crate) fn tests(&self) -> usize {
+        let mut count = 0;
+        self.literals(&mut |_| count += 1);
+        count
+    }
+
     /// What is left of a conjunction when one of its terms is known to hold.
     pub(super) fn without(&self, term: usize) -> Self {
         let Self::All(terms) = self else { return Self::Constant(true) };

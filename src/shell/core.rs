@@ -278,7 +278,20 @@ impl BusCore {
             subscription: name.to_string(),
             topic: topic.name.to_string(),
         });
+        self.lint(&subscription, topic);
         Ok(subscription)
+    }
+
+    /// Says what is odd about the filter of a new subscription, if somebody wants to know (LIB-350).
+    fn lint(&self, subscription: &SubscriptionShared, topic: &TopicShared) {
+        if !self.events.has_listeners() && !crate::observe::wants_warnings() {
+            return;
+        }
+        let lints = topic.lint(&subscription.view.filter);
+        if !lints.is_empty() {
+            let (subscription, topic) = (subscription.name.to_string(), topic.name.to_string());
+            self.events.send(Event::FilterLinted { subscription, topic, lints });
+        }
     }
 
     pub(crate) fn subscription(

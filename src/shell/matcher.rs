@@ -8,6 +8,8 @@
 
 use std::collections::HashMap;
 
+use ahash::RandomState;
+
 use crate::filter::{Counts, Filter, FilterIndex, Normal, Subject};
 use crate::message::Message;
 use crate::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering, RwLock};
@@ -34,7 +36,7 @@ pub(crate) struct Matcher<T = ViewKey> {
 /// Which filters there are. Whoever holds it is alone with changes.
 #[derive(Debug)]
 pub(crate) struct Registry<T> {
-    by_normal: HashMap<Arc<Normal>, Registered<T>>,
+    by_normal: HashMap<Arc<Normal>, Registered<T>, RandomState>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +85,7 @@ impl<T: Copy> Matcher<T> {
             copies: [RwLock::new(None), RwLock::new(None)],
             shown: AtomicUsize::new(0),
             filters: AtomicUsize::new(0),
-            registry: Mutex::new(Registry { by_normal: HashMap::new() }),
+            registry: Mutex::new(Registry { by_normal: HashMap::with_hasher(hashes(seed)) }),
         }
     }
 
@@ -193,6 +195,12 @@ impl<T: Copy> Registry<T> {
     pub(crate) fn find(&self, normal: &Normal) -> Option<T> {
         self.by_normal.get(normal).map(|registered| registered.value)
     }
+}
+
+/// Hashing under keys from the bus's seed.
+fn hashes(seed: u64) -> RandomState {
+    let [a, b, c, d] = [1, 2, 3, 4].map(|nth| crate::ack_id::mix(seed.wrapping_add(nth)));
+    RandomState::with_seeds(a, b, c, d)
 }
 
 /// A filter that came lately, for publishers that had asked before.

@@ -462,6 +462,13 @@ impl TopicShared {
     fn check_index(&self, normal: &Normal, name: &str) -> Result<(), AdminError> {
         let limits = &self.core.limits;
         let before = self.matcher.counts();
+        // Wherever it will stand, it takes no more places than it has tests.
+        let most_entries = before.entries.saturating_add(normal.tests().max(1));
+        if before.weak() < limits.weak_filters_per_topic
+            && most_entries <= limits.index_entries_per_topic
+        {
+            return Ok(());
+        }
         let after = self.matcher.counts_with(normal);
         let max = limits.weak_filters_per_topic;
         if after.weak() > before.weak() && after.weak() > max {

@@ -268,6 +268,45 @@ async fn lib_205_lint_finds_what_is_plain() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lib_350_a_new_subscription_with_an_odd_filter_is_told_of_and_works() {
+    use siftbus::{Event, FilterLint};
+    let w = World::new().await;
+    filtered(&w, "first", "attributes:region").await;
+    w.topic.publish(Message::new("x").with_attribute("region", "eu")).await.unwrap();
+    let mut events = w.bus.events();
+    let created = |name: &str| Event::SubscriptionCreated {
+        subscription: name.into(),
+        topic: w.topic.name().into(),
+    };
+    for (name, text, lint) in [
+        (
+            "never",
+            "attributes.region = \"1\" AND attributes.region = \"2\"",
+            FilterLint::NeverMatches,
+        ),
+        ("always", "attributes:region OR -attributes:region", FilterLint::AlwaysMatches),
+        (
+            "idle",
+            "attributes.region = \"eu\" AND attributes:region",
+            FilterLint::NoEffect { text: "attributes:region".into(), span: 29..46 },
+        ),
+        ("typo", "attributes:regoin", FilterLint::KeyNeverSeen { key: "regoin".into() }),
+    ] {
+        // LIB-350: it is created all the same; whoever listens is told right after.
+        let odd = filtered(&w, name, text).await;
+        assert_eq!(events.next().await, Some(created(name)));
+        let (subscription, topic) = (name.to_owned(), w.topic.name().to_owned());
+        let expected = Event::FilterLinted { subscription, topic, lints: vec![lint] };
+        assert_eq!(events.next().await, Some(expected), "LIB-350: {text}");
+        assert_eq!(odd.config().filter.source(), text);
+    }
+    filtered(&w, "plain", "attributes.region = \"us\"").await;
+    assert_eq!(events.next().await, Some(created("plain")));
+    w.topic.subscribe("all", SubscriptionConfig::new()).await.unwrap();
+    assert_eq!(events.next().await, Some(created("all")), "LIB-350: nothing to say");
+}
+
+#[tokio::test(start_paused = true)]
 async fn lib_200_statistics_tell_the_kinds_of_filters() {
     let w = World::new().await;
     for (n, text) in [

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::TopicShared;
-use crate::explain::FilterStats;
+use crate::explain::{FilterLint, FilterStats};
+use crate::filter::Filter;
 use crate::message::{Message, MessageId, Published};
 use crate::shell::subscription::SubscriptionShared;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
@@ -60,9 +61,12 @@ impl TopicShared {
         }
     }
 
-    /// Whether messages were seen, but none with this attribute (LIB-205).
-    pub(crate) fn is_unseen(&self, key: &str) -> bool {
-        self.seen.is_unseen(key)
+    /// What about a filter is probably not meant on this topic (LIB-205).
+    pub(crate) fn lint(&self, filter: &Filter) -> Vec<FilterLint> {
+        let mut lints = filter.lint();
+        let unseen = filter.keys().into_iter().filter(|key| self.seen.is_unseen(key));
+        lints.extend(unseen.map(|key| FilterLint::KeyNeverSeen { key }));
+        lints
     }
 }
 
