@@ -143,6 +143,9 @@ pub enum Expiration {
     After(Duration),
 }
 
+/// The most hand-outs that a subscription can be asked to remember.
+pub const MAX_HISTORY: usize = 1_000_000;
+
 /// How a subscription behaves.
 ///
 /// ```
@@ -188,6 +191,11 @@ pub struct SubscriptionConfig {
     /// How large its backlog may grow, and what happens beyond. Default: bounded only by the
     /// budget of the bus (LIB-45).
     pub backlog_limit: Option<BacklogLimit>,
+    /// How many hand-outs it remembers, so that
+    /// [`explain_delivery`](crate::Subscription::explain_delivery) can tell of messages that have
+    /// left the log: 24 bytes each, at most [`MAX_HISTORY`]; fixed at creation (LIB-351).
+    /// Default: none.
+    pub history: usize,
     /// Labels: yours to use, at most 64 (RES-18).
     pub labels: BTreeMap<String, String>,
 }
@@ -206,6 +214,7 @@ impl Default for SubscriptionConfig {
             dead_letter_policy: None,
             push_config: None,
             backlog_limit: None,
+            history: 0,
             labels: BTreeMap::new(),
         }
     }
@@ -242,6 +251,13 @@ impl SubscriptionConfig {
     #[must_use]
     pub fn backlog_limit(mut self, limit: BacklogLimit) -> Self {
         self.backlog_limit = Some(limit);
+        self
+    }
+
+    /// How many hand-outs it remembers for `explain_delivery`; at most [`MAX_HISTORY`].
+    #[must_use]
+    pub fn history(mut self, hand_outs: usize) -> Self {
+        self.history = hand_outs;
         self
     }
 
@@ -338,6 +354,14 @@ impl SubscriptionConfig {
         }
         if self.backlog_limit.is_some_and(|limit| limit.bytes == Some(0)) {
             return Err(ConfigError::Zero { field: "backlog_limit.bytes" });
+        }
+        if self.history > MAX_HISTORY {
+            return Err(ConfigError::CountOutOfRange {
+                field: "history",
+                value: self.history,
+                min: 0,
+                max: MAX_HISTORY,
+            });
         }
         let (len, max) = (self.filter.source().len(), limits.filter_bytes);
         if len > max {
@@ -478,6 +502,7 @@ impl SubscriptionUpdate {
                 .unwrap_or(config.dead_letter_policy.clone()),
             push_config: self.push_config.clone().unwrap_or_else(|| config.push_config.clone()),
             backlog_limit: self.backlog_limit.unwrap_or(config.backlog_limit),
+            history: config.history,
             labels: self.labels.clone().unwrap_or_else(|| config.labels.clone()),
         }
     }

@@ -176,7 +176,8 @@ pub use budget::{BacklogLimit, Budget, MESSAGE_OVERHEAD, Overflow};
 pub use bus::{Bus, BusBuilder, Elapsed};
 pub use clock::{Clock, ManualClock};
 pub use config::{
-    Expiration, FlowControl, SubscriptionConfig, SubscriptionUpdate, TopicConfig, TopicUpdate,
+    Expiration, FlowControl, MAX_HISTORY, SubscriptionConfig, SubscriptionUpdate, TopicConfig,
+    TopicUpdate,
 };
 pub use delivery::{
     BatchOutcome, Deliveries, Delivery, DeliveryIntoIter, DeliveryIter, DeliveryRef, Outcome,

@@ -7,6 +7,7 @@
 pub(crate) mod audit;
 mod faults;
 pub(crate) mod forward;
+mod history;
 mod limit;
 mod peek;
 pub(crate) mod seek;
@@ -129,6 +130,8 @@ struct State {
     blocks: bool,
     /// Faults on demand, once any was armed.
     faults: Option<Box<Faults>>,
+    /// What was handed out lately, if that is to be remembered.
+    history: Option<Box<history::History>>,
     /// Bytes have left since then.
     has_shrunk: bool,
 }
@@ -245,6 +248,7 @@ impl SubscriptionShared {
         let policy = policy_of(&config, core.seed ^ incarnation);
         broker.set_policy(policy);
         let exactly_once = config.exactly_once_delivery;
+        let history = history::History::new(config.history);
         broker.set_exactly_once(exactly_once);
         if config.message_ordering {
             broker.set_ordered();
@@ -261,6 +265,7 @@ impl SubscriptionShared {
             starved: BTreeMap::new(),
             streams: 0,
             spare: None,
+            history,
             cached: None,
             boundaries: VecDeque::new(),
             stragglers: BTreeMap::new(),
@@ -528,6 +533,9 @@ impl SubscriptionShared {
         }
         let (_, mut reader) = self.reader(state);
         reader.resolve(batch, start);
+        if let Some(history) = &mut state.history {
+            history.note(batch, start);
+        }
         self.reschedule(state);
         (taken, stopped)
     }

@@ -45,6 +45,48 @@ async fn lib_206_every_standing_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lib_351_a_history_tells_of_what_left_the_log() {
+    let w = World::with(SubscriptionConfig::new().history(1_002)).await;
+    let ids = w.publish(&["0", "1"]).await;
+    take_one(&w.worker).nack();
+    w.worker.try_pull(2).unwrap().ack_all();
+    let published = w.worker.explain_delivery(ids[0]).unwrap().publish_time;
+    // Whole segments leave: the first ones are small, so this is more than one.
+    for _ in 0..1_000 {
+        w.publish(&["x"]).await;
+        drain(&w.worker);
+    }
+    // LIB-351: 1,003 hand-outs, and the first of them is forgotten; the last of each counts.
+    let told = w.worker.explain_delivery(ids[0]).unwrap();
+    assert_eq!((told.standing, told.attempts), (Standing::Settled, Some(2)), "LIB-351");
+    assert_eq!(told.publish_time, published, "LIB-351");
+    assert_eq!(stands(&w.worker, ids[1]), (Standing::Settled, Some(1)), "LIB-351");
+    w.publish(&["x"]).await;
+    drain(&w.worker);
+    assert_eq!(stands(&w.worker, ids[0]), (Standing::Gone, None), "LIB-351: forgotten");
+    assert_eq!(stands(&w.worker, ids[1]).0, Standing::Settled, "LIB-351");
+    w.publish(&["x"]).await;
+    drain(&w.worker);
+    assert_eq!(stands(&w.worker, ids[1]), (Standing::Gone, None), "LIB-351: forgotten");
+    let never: MessageId = u64::MAX.to_string().parse().unwrap();
+    assert_eq!(stands(&w.worker, never).0, Standing::Gone, "LIB-351");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_351_a_history_is_bounded() {
+    let w = World::new().await;
+    let with = |hand_outs| SubscriptionConfig::new().history(hand_outs);
+    let largest = siftbus::MAX_HISTORY;
+    w.topic.subscribe("largest", with(largest)).await.unwrap();
+    let error = w.topic.subscribe("more", with(largest + 1)).await.unwrap_err();
+    assert_eq!(error.code(), siftbus::Code::InvalidArgument, "LIB-351");
+    assert!(matches!(
+        error,
+        AdminError::Config(siftbus::ConfigError::CountOutOfRange { field: "history", .. })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
 async fn lib_206_what_left_the_log_is_gone() {
     let w = World::new().await;
     let id = w.publish(&["0"]).await[0];

@@ -27,7 +27,14 @@ impl SubscriptionShared {
                     self.standing(&mut state, position, &message)
                 }
                 Found::Delayed(due) => (Standing::Scheduled { until: due.to_system() }, None),
-                Found::Nowhere => (Standing::Gone, None),
+                Found::Nowhere => match state.history.as_ref().and_then(|kept| kept.find(id)) {
+                    // What was handed out here stays in the log until it is settled here.
+                    Some(handed_out) => {
+                        publish_time = Some(handed_out.published.to_system());
+                        (Standing::Settled, Some(handed_out.attempt.into()))
+                    }
+                    None => (Standing::Gone, None),
+                },
             };
             let subscription = self.name.to_string();
             Ok(DeliveryExplanation { subscription, id, standing, attempts, publish_time })
