@@ -100,7 +100,7 @@ impl Subscription {
     /// Exact while the message is in the topic's log, that is for as long as any subscription or
     /// rule of retention needs it; afterwards it is [`Standing::Gone`](crate::Standing::Gone), or
     /// [`Standing::Settled`](crate::Standing::Settled) with its attempts if the subscription keeps
-    /// a [`history`](crate::SubscriptionConfig::history) that still has it (LIB-351).
+    /// a [`history`](crate::SubscriptionConfig#structfield.history) that still has it (LIB-351).
     /// Nothing is leased, and it is not activity. Publishes wait while it looks; it takes a time
     /// logarithmic in the backlog and linear in the log's segments of up to 256 messages.
     ///

@@ -282,7 +282,7 @@ impl BusCore {
         Ok(subscription)
     }
 
-    /// Says what is odd about the filter of a new subscription, if somebody wants to know (LIB-350).
+    /// Says what is odd about the filter of a new subscription, if somebody listens (LIB-350).
     fn lint(&self, subscription: &SubscriptionShared, topic: &TopicShared) {
         if !self.events.has_listeners() && !crate::observe::wants_warnings() {
             return;
