@@ -57,6 +57,7 @@ const ROWS: &[Row] = &[
     ("idle", calls::idle),
     ("policies", policies::unused_policies),
     ("ordered", policies::ordered),
+    ("keys", memory::keys),
     ("seek", seek::back_and_forth),
     ("publishers", publishers::side_by_side),
     ("push", push::in_process),

@@ -1,4 +1,4 @@
-//! Rows 12 and 13: bytes in memory of a backlog and of leases.
+//! Rows 12, 13 and keys: bytes in memory of a backlog, of leases and of ordering keys.
 //!
 //! Counted in resident pages, so nothing is given back before the end of the program: what was
 //! given back could be used again unseen.
@@ -83,4 +83,35 @@ pub(crate) fn leases(table: &mut Table) {
     let bytes = (resident_bytes() - before) as f64 / MESSAGES as f64;
     std::mem::forget(bus);
     add(table, "13", "memory of an outstanding lease", bytes, 16.0, Goal::Shown);
+}
+
+/// A million messages, each with an ordering key of its own, held and then acknowledged.
+pub(crate) fn keys(table: &mut Table) {
+    const KEYS: usize = 1_000_000;
+    let runtime = one_thread();
+    let bus = Bus::builder().budget(Budget::unlimited()).build();
+    let config = SubscriptionConfig::new().message_ordering(true);
+    let (bus, topic, subscription) = runtime.block_on(world(bus, config));
+    let start = resident_bytes();
+    let payload = payload(16);
+    for first in (0..KEYS).step_by(BATCH) {
+        let keyed = |n| Message::new(payload.clone()).with_ordering_key(format!("{n:012}"));
+        topic.try_publish_many((first..first + BATCH).map(keyed)).unwrap();
+    }
+    let published = resident_bytes();
+    let mut batches = Vec::new();
+    while batches.len() < KEYS / BATCH {
+        batches.push(runtime.block_on(subscription.pull(BATCH)).unwrap());
+    }
+    let held = resident_bytes();
+    let done: usize = batches.into_iter().map(|batch| batch.ack_all().done).sum();
+    assert_eq!(done, KEYS);
+    assert_eq!(subscription.stats().backlog, 0);
+    let left = resident_bytes().saturating_sub(start);
+    std::mem::forget(bus);
+    let each = |bytes: usize| bytes as f64 / KEYS as f64;
+    let what = "memory of an ordering key that has a message, lease and batch included";
+    add(table, "keys", what, each(held - published), 250.0, Goal::Shown);
+    let what = "what is left of each, message included, when all are acknowledged";
+    add(table, "keys", what, each(left), 25.0, Goal::Shown);
 }

@@ -15,6 +15,7 @@ pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod ordering;
 pub(crate) mod owners;
+pub(crate) mod places;
 pub(crate) mod policy;
 pub(crate) mod replay;
 pub(crate) mod slots;

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use slab::Slab;
+use super::places::Places;
 
 /// In the owner of a word whose message has a key: the rest is the key's place.
 pub(crate) const KEYED: u32 = 1 << 31;
@@ -61,7 +61,7 @@ struct Offers {
 #[derive(Debug)]
 pub(crate) struct Ordering {
     by_hash: HashMap<u64, u32, BuildHasherDefault<Taken>>,
-    keys: Slab<Key>,
+    keys: Places<Key>,
     /// For anybody.
     free: Offers,
     /// For the call that is under way.
@@ -169,7 +169,7 @@ impl Ordering {
     pub(crate) fn new() -> Self {
         Self {
             by_hash: HashMap::default(),
-            keys: Slab::new(),
+            keys: Places::default(),
             free: Offers::default(),
             call: (0, Offers::default()),
             reserved: BTreeMap::new(),
@@ -180,7 +180,7 @@ impl Ordering {
     }
 
     pub(crate) fn key(&mut self, slot: u32) -> Option<&mut Key> {
-        self.keys.get_mut(slot as usize)
+        self.keys.get_mut(slot)
     }
 
     /// Keys that have messages.
@@ -198,7 +198,7 @@ impl Ordering {
     pub(crate) fn file(&mut self, hash: u64, index: u64) -> u32 {
         let Self { by_hash, keys, .. } = self;
         let slot = *by_hash.entry(hash).or_insert_with(|| {
-            let slot = keys.insert(Key {
+            keys.insert(Key {
                 hash,
                 queue: Queue::default(),
                 handed: 0,
@@ -207,10 +207,9 @@ impl Ordering {
                 blocked: 0,
                 holder: Client::OneAtATime,
                 offered: None,
-            });
-            u32::try_from(slot).expect("fewer keys than positions in memory")
+            })
         });
-        if let Some(key) = keys.get_mut(slot as usize) {
+        if let Some(key) = keys.get_mut(slot) {
             key.queue.push(index);
         }
         slot
@@ -218,7 +217,7 @@ impl Ordering {
 
     /// Takes a message out of its key, which goes with its last one: answers whether it has gone.
     pub(crate) fn remove(&mut self, slot: u32, index: u64) -> bool {
-        let Some(key) = self.keys.get_mut(slot as usize) else { return true };
+        let Some(key) = self.keys.get_mut(slot) else { return true };
         let Some(place) = key.place_of(index) else { return false };
         key.queue.remove(place);
         if place < key.handed {
@@ -228,7 +227,11 @@ impl Ordering {
         if is_empty {
             self.by_hash.remove(&key.hash);
             self.blocked -= key.blocked;
-            self.keys.remove(slot as usize);
+            self.keys.remove(slot);
+            // A burst of keys leaves no memory behind.
+            if self.by_hash.capacity() > ROOM && self.by_hash.len() < self.by_hash.capacity() / 8 {
+                self.by_hash.shrink_to(self.by_hash.len() * 2);
+            }
         }
         is_empty
     }
@@ -241,7 +244,7 @@ impl Ordering {
     /// Offers the next message of a key to whoever may have it, and counts who has to wait.
     /// `next` is the kind of the next message if it is ready.
     pub(crate) fn settle(&mut self, slot: u32, next: Option<Kind>) {
-        let Some(key) = self.keys.get_mut(slot as usize) else { return };
+        let Some(key) = self.keys.get_mut(slot) else { return };
         let is_free = key.outstanding == 0;
         let blocked = if is_free && next.is_some() { 0 } else { key.waiting };
         self.blocked = self.blocked + blocked - key.blocked;
@@ -301,7 +304,7 @@ impl Ordering {
     pub(crate) fn pop(&mut self, client: Client, kind: Kind, is_own: bool, slot: Option<u32>) {
         let offers = if is_own { self.own(client) } else { Some(&mut self.free) };
         let popped = offers.and_then(|offers| offers.of(kind).pop());
-        let key = slot.and_then(|slot| self.keys.get_mut(slot as usize));
+        let key = slot.and_then(|slot| self.keys.get_mut(slot));
         if let Some((key, Reverse(index))) = key.zip(popped)
             && key.offered.is_some_and(|(offered, _)| offered == index)
         {
@@ -341,11 +344,14 @@ impl Ordering {
         self.reserved.values_mut().for_each(|offers| *offers = Offers::default());
         let keys = self.keys.iter_mut().map(|(slot, key)| {
             key.offered = None;
-            slot as u32
+            slot
         });
         keys.collect()
     }
 }
+
+/// Hashes for which there is room without anybody using it.
+const ROOM: usize = 1_024;
 
 /// Hashes of keys are hashes already.
 #[derive(Copy, Clone, Debug, Default)]
@@ -378,6 +384,18 @@ mod tests {
             ordering.remove(*slot, index);
         }
         assert_eq!((ordering.len(), ordering.by_hash.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_burst_of_keys_leaves_no_memory_behind() {
+        let mut ordering = Ordering::new();
+        let slots: Vec<u32> = (0..200_000).map(|n| ordering.file(n, n)).collect();
+        assert_eq!((ordering.len(), size_of::<Key>()), (200_000, 120));
+        for (index, slot) in (0..).zip(&slots) {
+            ordering.remove(*slot, index);
+        }
+        assert!(ordering.by_hash.capacity() <= 2 * ROOM, "{}", ordering.by_hash.capacity());
+        assert!(ordering.keys.capacity() <= 64, "{}", ordering.keys.capacity());
     }
 
     #[test]

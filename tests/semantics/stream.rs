@@ -286,6 +286,17 @@ async fn str_17_a_stream_ends_not_found_when_its_subscription_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn str_17_a_stream_ends_failed_precondition_when_its_subscription_is_detached() {
+    let w = World::new().await;
+    let mut stream = w.worker.stream(FlowControl::new()).unwrap();
+    assert!(is_pending(&mut stream));
+    w.worker.detach().await.unwrap();
+    // STR-17, RES-14: once.
+    assert_eq!(stream.next().await.unwrap().unwrap_err().code(), Code::FailedPrecondition);
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn str_17_a_stream_stays_open_when_the_topic_is_deleted() {
     let w = World::new().await;
     w.publish(&["a", "b"]).await;
