@@ -113,7 +113,8 @@ impl Bus {
     /// # Errors
     ///
     /// [`AdminError::Name`], [`AdminError::NotFound`] (the topic), [`AdminError::AlreadyExists`],
-    /// [`AdminError::Config`], [`AdminError::TooMany`], [`AdminError::Closed`].
+    /// [`AdminError::Config`], [`AdminError::TooMany`], [`AdminError::NoPusher`] and
+    /// [`AdminError::NoIssuer`] for a push configuration, [`AdminError::Closed`].
     ///
     /// # Cancel safety
     ///

@@ -171,6 +171,9 @@ impl Subscription {
     /// The handler runs on the current tokio runtime until the [`Handler`] is dropped or drained,
     /// the subscription is gone or the bus closed.
     ///
+    /// Middleware of `tower` needs nothing of this crate: for a service of [`Received`] that can be
+    /// cloned, the handler is `move |order| service.clone().oneshot(order)`.
+    ///
     /// # Errors
     ///
     /// [`AdminError::Config`] for options out of range, [`AdminError::NoRuntime`] outside of a

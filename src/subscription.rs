@@ -115,7 +115,7 @@ impl Subscription {
     /// # Errors
     ///
     /// [`PullError::Config`] for flow control that lets nothing through or is out of range,
-    /// [`PullError::NotFound`], [`PullError::Closed`].
+    /// [`PullError::PushSubscription`] (STR-4), [`PullError::NotFound`], [`PullError::Closed`].
     pub fn stream(&self, flow: FlowControl) -> Result<DeliveryStream, PullError> {
         DeliveryStream::open(&self.shared, 1, &flow)
     }
@@ -213,8 +213,9 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// [`AdminError::NotFound`], [`AdminError::Config`], [`AdminError::Closed`]; nothing is
-    /// changed then.
+    /// [`AdminError::NotFound`], [`AdminError::Config`], [`AdminError::NoPusher`] and
+    /// [`AdminError::NoIssuer`] for a push configuration, [`AdminError::Closed`]; nothing is changed
+    /// then.
     ///
     /// # Cancel safety
     ///

@@ -127,7 +127,8 @@ impl Subscription {
     ///
     /// The number of pushes at once starts at one and grows with success (PUSH-21, PUSH-23);
     /// failures narrow it and lead to pauses of 100 ms to 60 s of the whole push (PUSH-24). A
-    /// panic is a failure. One push at a time per ordering key (PUSH-27).
+    /// panic is a failure. One push at a time per ordering key (PUSH-27). Only a push that succeeds
+    /// keeps the subscription from expiring (EXP-3).
     ///
     /// # Errors
     ///
