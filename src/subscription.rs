@@ -214,8 +214,8 @@ impl Subscription {
     /// # Errors
     ///
     /// [`AdminError::NotFound`], [`AdminError::Config`], [`AdminError::NoPusher`] and
-    /// [`AdminError::NoIssuer`] for a push configuration, [`AdminError::Closed`]; nothing is changed
-    /// then.
+    /// [`AdminError::NoIssuer`] for a push configuration, [`AdminError::Closed`]; nothing is
+    /// changed then.
     ///
     /// # Cancel safety
     ///
