@@ -46,6 +46,14 @@ const MARKS: usize = (ODD | RARE) as usize;
 const NO_TTL: u64 = u64::MAX;
 /// What keys of a publisher must not begin with (LIM-6).
 pub(crate) const RESERVED_KEY_PREFIX: &str = "goog";
+/// Except these, under which the service's client libraries send trace context along.
+pub(crate) const TRACE_KEY_PREFIX: &str = "googclient_";
+/// Attributes that name the span of the publisher, as client libraries and the W3C have it.
+#[cfg(feature = "tracing")]
+pub(crate) const TRACE_PARENTS: [&str; 2] = ["googclient_traceparent", "traceparent"];
+/// Attributes of trace context.
+pub(crate) const TRACE_KEYS: [&str; 4] =
+    ["googclient_traceparent", "googclient_tracestate", "traceparent", "tracestate"];
 /// What is not odd has no longer string than this.
 pub(crate) const MAX_EVEN_BYTES: usize = LONG as usize - 1;
 

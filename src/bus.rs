@@ -13,7 +13,7 @@ use crate::events::{Events, Gone};
 use crate::limits::Limits;
 use crate::shell::core::{BusCore, random_seed};
 use crate::shell::timers::{Key, Rank, Timed};
-use crate::stats::BusStats;
+use crate::stats::{Blocked, BusStats, Held, Sum};
 use crate::subscription::Subscription;
 use crate::sync::{Arc, Mutex};
 use crate::time::Span;
@@ -228,22 +228,39 @@ impl Bus {
         &self.core.limits
     }
 
-    /// What the whole bus holds. Looks at every topic and subscription, not at messages.
+    /// What the whole bus holds. Looks at every topic with its segments and at every subscription,
+    /// not at messages.
     pub fn stats(&self) -> BusStats {
         self.core.read();
         let topics = self.core.topics();
         let subscriptions = self.core.subscriptions();
         let budget = &self.core.budget;
+        let sum = Sum::of(subscriptions.iter().map(|subscription| subscription.stats()));
+        let (mut held, mut blocked) = (Held::default(), Vec::new());
+        for topic in &topics {
+            let stats = topic.stats();
+            held.add(&stats.held);
+            if stats.publishers_waiting > 0 {
+                blocked.push(Blocked {
+                    topic: topic.name.to_string(),
+                    publishers: stats.publishers_waiting,
+                    waiting_for: topic.blocker().map(|name| name.to_string()),
+                });
+            }
+        }
         BusStats {
             topics: topics.len(),
             subscriptions: subscriptions.len(),
             published: self.core.ids_taken(),
-            backlog: subscriptions.iter().map(|subscription| subscription.backlog()).sum(),
-            outstanding: subscriptions.iter().map(|found| found.outstanding()).sum(),
+            backlog: sum.backlog,
+            outstanding: sum.outstanding,
+            sum,
+            held,
             budget_used: budget.used(),
             budget_bytes: budget.config.bytes,
             under_pressure: budget.is_pressed(),
-            publishers_waiting: topics.iter().map(|topic| topic.waiting_publishers().0).sum(),
+            publishers_waiting: blocked.iter().map(|blocked| blocked.publishers).sum(),
+            blocked,
         }
     }
 

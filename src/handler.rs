@@ -10,6 +10,7 @@ use crate::bus::Sleep;
 use crate::config::check_range;
 use crate::delivery::{Delivery, Outcome};
 use crate::error::{AckError, AdminError, ConfigError, PullError};
+use crate::observe::Operation;
 use crate::received::{Failure, Lease, Received, Verdict};
 use crate::runner::{
     CatchPanics, Either, Gate, HandlerPace, MAX_BACKOFF, MIN_BACKOFF, Pace, Runner, Work, doubled,
@@ -290,9 +291,11 @@ where
         let lease = Arc::<Lease>::default();
         let received = Received::new(&delivery, Some(Arc::clone(&lease)));
         let told = self.options.on_failure.as_ref().map(|_| received.clone());
-        let call = CatchPanics::new(|| (self.handler)(received));
+        let shared = self.subscription.shared();
+        let operation = Operation::process(&shared.name, &shared.topic.name, &delivery);
+        let call = CatchPanics::new(|| operation.run(|| (self.handler)(received)));
         let keeper = self.keep(&delivery, &lease);
-        let result = match either(call, keeper).await {
+        let result = match either(operation.follow(call), keeper).await {
             Either::First(Ok(result)) => result,
             Either::First(Err(panicked)) => {
                 count(&self.counts.panicked);
@@ -300,7 +303,10 @@ where
             }
             Either::Second(never) => match never {},
         };
-        self.settle(delivery, result, told, gate);
+        if result.is_err() {
+            operation.failed_in_handler();
+        }
+        operation.run(|| self.settle(delivery, result, told, gate));
     }
 }
 

@@ -121,7 +121,7 @@
 //! | `http` | off | push over HTTP: [`PushConfig`], `Pusher`, `HttpEndpoint` |
 //! | `metrics` | off | `Bus::record_metrics`, for the recorder of the `metrics` facade |
 //! | `oidc` | off | `identity`: signed tokens for pushes, and what checks them |
-//! | `tracing` | off | events of publishes, hand-outs and what happens, for `tracing` |
+//! | `tracing` | off | spans and events with OpenTelemetry's messaging names, for `tracing` |
 //! | `internals` | off | counters for benches and tests; no semver promise |
 
 mod ack_id;
@@ -216,7 +216,9 @@ pub use shell::subscription::forward::{
     DEAD_LETTER_SOURCE_TOPIC_PUBLISH_TIME,
 };
 pub use snapshot::{SeekTarget, Snapshot, SnapshotUpdate};
-pub use stats::{BusStats, FaultCounts, Rates, SubscriptionStats, TopicStats};
+pub use stats::{
+    Blocked, BusStats, FaultCounts, Held, HeldBy, Rates, SubscriptionStats, Sum, TopicStats,
+};
 pub use stream::{BatchStream, DeliveryStream};
 pub use subscription::Subscription;
 pub use topic::{DELETED_TOPIC, Receipt, Receipts, Topic};

@@ -78,7 +78,8 @@ pub struct Limits {
     pub mixed_ordering_keys: bool,
     /// Attributes of one message.
     pub attributes: usize,
-    /// Bytes of an attribute's key; at least one, and not starting with `goog`.
+    /// Bytes of an attribute's key; at least one, and not starting with `goog`, unless with
+    /// `googclient_`, under which client libraries send trace context.
     pub attribute_key_bytes: usize,
     /// Bytes of an attribute's value.
     pub attribute_value_bytes: usize,

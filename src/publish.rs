@@ -11,6 +11,7 @@ use crate::clock::Reading;
 use crate::delivery::Delivery;
 use crate::error::{PublishError, PublishReason};
 use crate::message::Message;
+use crate::observe::Operation;
 use crate::shell::matcher::Matches;
 use crate::shell::topic::admission::{Gate, Load};
 use crate::shell::topic::{Appended, One, TopicShared};
@@ -122,7 +123,7 @@ impl Topic {
         messages: Vec<Message>,
     ) -> Result<Appended, PublishError> {
         let mut turn = Turn::new(self.shared(), messages);
-        let published = poll_fn(|cx| turn.poll_publish(cx)).await;
+        let published = turn.publish_in_turn().await;
         published.map_err(|reason| PublishError::new(reason, turn.take()))
     }
 
@@ -142,12 +143,19 @@ impl Topic {
         };
         let mut matches = Matches::none();
         shared.matching(std::slice::from_ref(&message), &mut matches);
-        match shared.publish_gated(One::new(message), &mut matches, load, gate, core.read()) {
+        let operation = Operation::send(&shared.name, std::slice::from_ref(&message));
+        let message = One::new(message);
+        let published =
+            operation.run(|| shared.publish_gated(message, &mut matches, load, gate, core.read()));
+        match published {
             Ok(appended) => {
-                crate::observe::sent(&shared.name, 1, load.bytes());
+                operation.moved(1, Some(appended.first.as_u64()));
                 Ok(Receipt::of(&appended))
             }
-            Err((reason, messages)) => Err(PublishError::new(reason, messages.collect())),
+            Err((reason, messages)) => {
+                operation.failed(reason.code());
+                Err(PublishError::new(reason, messages.collect()))
+            }
         }
     }
 
@@ -168,13 +176,19 @@ impl Topic {
         let len = messages.len();
         let mut matches = Matches::none();
         shared.matching(&messages, &mut matches);
+        let operation = Operation::send(&shared.name, &messages);
         let messages = messages.into_iter();
-        match shared.publish_gated(messages, &mut matches, load, gate, core.read()) {
+        let published =
+            operation.run(|| shared.publish_gated(messages, &mut matches, load, gate, core.read()));
+        match published {
             Ok(appended) => {
-                crate::observe::sent(&shared.name, len, load.bytes());
+                operation.moved(len, (len == 1).then(|| appended.first.as_u64()));
                 Ok(Receipts::of(appended, len))
             }
-            Err((reason, messages)) => Err(PublishError::new(reason, messages.collect())),
+            Err((reason, messages)) => {
+                operation.failed(reason.code());
+                Err(PublishError::new(reason, messages.collect()))
+            }
         }
     }
 
@@ -235,13 +249,26 @@ impl<'a> Turn<'a> {
 
     async fn publish_within(&mut self, limit: Duration) -> Result<Appended, PublishError> {
         let shared = self.shared;
-        let published = timeout(&shared.core, limit, poll_fn(|cx| self.poll_publish(cx))).await;
+        let published = timeout(&shared.core, limit, self.publish_in_turn()).await;
         let reason = match published {
             Ok(Ok(appended)) => return Ok(appended),
             Ok(Err(reason)) => reason,
             Err(_) => PublishReason::TimedOut { topic: shared.name.to_string(), timeout: limit },
         };
         Err(PublishError::new(reason, self.take()))
+    }
+
+    /// Waits for the turn of the messages, as an operation of its own after the attempt that found
+    /// no room.
+    async fn publish_in_turn(&mut self) -> Result<Appended, PublishReason> {
+        let operation = Operation::send(&self.shared.name, &self.messages);
+        let len = self.messages.len();
+        let published = poll_fn(|cx| operation.run(|| self.poll_publish(cx))).await;
+        match &published {
+            Ok(appended) => operation.moved(len, (len == 1).then(|| appended.first.as_u64())),
+            Err(reason) => operation.failed(reason.code()),
+        }
+        published
     }
 
     fn poll_publish(&mut self, cx: &mut Context<'_>) -> Poll<Result<Appended, PublishReason>> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::attributes::TRACE_KEYS;
 use crate::bus::{Bus, timeout};
 use crate::config::{Expiration, FlowControl, SubscriptionConfig};
 use crate::delivery::{Deliveries, Delivery};
@@ -196,7 +197,23 @@ pub async fn reply(
         .into()
         .with_attribute(REQUESTER, attribute(REQUESTER)?)
         .with_attribute(CORRELATION_ID, attribute(CORRELATION_ID)?);
+    let message = with_trace_of(request, message, bus.limits().attributes);
     Ok(bus.topic(reply_to).await?.publish_for(request, message)?)
+}
+
+/// A reply is part of the trace of its request, unless it has a context of its own.
+fn with_trace_of(request: &Delivery, mut reply: Message, max_attributes: usize) -> Message {
+    if TRACE_KEYS.iter().any(|key| reply.attributes().get(key).is_some()) {
+        return reply;
+    }
+    for key in TRACE_KEYS {
+        if let Some(value) = request.attribute(key)
+            && reply.attributes().len() < max_attributes
+        {
+            reply = reply.with_attribute(key, value);
+        }
+    }
+    reply
 }
 
 /// A subscription beside the topic: in the same project if the name has one.

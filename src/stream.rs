@@ -51,7 +51,9 @@ impl Source {
             Ok(None) => Poll::Pending,
             Ok(leased) => {
                 turn.made_progress();
-                Poll::Ready(Some(Ok(Deliveries::new(&self.shared, leased))))
+                let (shared, deliveries) = (&self.shared, Deliveries::new(&self.shared, leased));
+                crate::observe::received(&shared.name, &shared.topic.name, deliveries.len());
+                Poll::Ready(Some(Ok(deliveries)))
             }
             Err(error) => {
                 self.ended = true;

@@ -13,6 +13,7 @@ use crate::delivery::{Deliveries, Delivery, Outcome};
 use crate::error::{AckError, AdminError, ConfigError, PullError};
 use crate::events::Event;
 use crate::limits::Limits;
+use crate::observe::{self, Operation};
 use crate::shell::subscription::{End, Request, Settle, SubscriptionShared};
 use crate::stats::SubscriptionStats;
 use crate::stream::{BatchStream, DeliveryStream};
@@ -80,7 +81,15 @@ impl Subscription {
     /// # }).unwrap();
     /// ```
     pub async fn pull(&self, max_messages: usize) -> Result<Deliveries, PullError> {
-        Pulling { shared: &self.shared, request: request(max_messages)?, ticket: None }.await
+        let operation = Operation::receive(&self.shared.name, &self.shared.topic.name);
+        let pulling =
+            Pulling { shared: &self.shared, request: request(max_messages)?, ticket: None };
+        let pulled = operation.follow(pulling).await;
+        match &pulled {
+            Ok(deliveries) => operation.moved(deliveries.len(), None),
+            Err(error) => operation.failed(error.code()),
+        }
+        pulled
     }
 
     /// Takes up to `max_messages` of those that are ready now; maybe none (PULL-2).
@@ -90,7 +99,11 @@ impl Subscription {
     /// As [`pull`](Self::pull).
     pub fn try_pull(&self, max_messages: usize) -> Result<Deliveries, PullError> {
         let leased = self.shared.lease(&request(max_messages)?)?;
-        Ok(Deliveries::new(&self.shared, leased))
+        let deliveries = Deliveries::new(&self.shared, leased);
+        if !deliveries.is_empty() {
+            observe::received(&self.shared.name, &self.shared.topic.name, deliveries.len());
+        }
+        Ok(deliveries)
     }
 
     /// Waits for one message, for a runner.
@@ -99,6 +112,7 @@ impl Subscription {
             let request = Request { is_push, ..ONE };
             let batch = Pulling { shared: &self.shared, request, ticket: None }.await?;
             if let Some(delivery) = batch.into_iter().next() {
+                observe::received(&self.shared.name, &self.shared.topic.name, 1);
                 return Ok(delivery);
             }
         }
@@ -107,7 +121,11 @@ impl Subscription {
     /// One message that is ready now, for a runner.
     pub(crate) fn try_pull_one(&self, is_push: bool) -> Result<Option<Delivery>, PullError> {
         let leased = self.shared.lease(&Request { is_push, ..ONE })?;
-        Ok(Deliveries::new(&self.shared, leased).into_iter().next())
+        let delivery = Deliveries::new(&self.shared, leased).into_iter().next();
+        if delivery.is_some() {
+            observe::received(&self.shared.name, &self.shared.topic.name, 1);
+        }
+        Ok(delivery)
     }
 
     /// A stream of single deliveries, leased one by one as the stream is polled (STR-11).

@@ -2,7 +2,7 @@
 
 use tokio::task::coop::consume_budget;
 
-use crate::attributes::RESERVED_KEY_PREFIX;
+use crate::attributes::{RESERVED_KEY_PREFIX, TRACE_KEY_PREFIX};
 use crate::config::{SubscriptionConfig, TopicConfig, TopicUpdate};
 use crate::error::{AdminError, MessageProblem, PublishError, PublishReason};
 use crate::events::Event;
@@ -13,7 +13,7 @@ use crate::message::{Message, MessageId};
 use crate::shell::topic::admission::{Gate, Load};
 use crate::shell::topic::deduplication::Given;
 use crate::shell::topic::{Appended, Recipients, TopicShared};
-use crate::stats::TopicStats;
+use crate::stats::{Sum, TopicStats};
 use crate::subscription::Subscription;
 use crate::sync::Arc;
 
@@ -266,6 +266,8 @@ impl Topic {
     pub fn stats(&self) -> TopicStats {
         self.shared.core.read();
         let mut stats = self.shared.stats();
+        let subscriptions = self.shared.subscriptions();
+        stats.sum = Sum::of(subscriptions.iter().map(|subscription| subscription.stats()));
         if stats.publishers_waiting > 0 {
             stats.waiting_for = self.shared.blocker().map(|name| name.to_string());
         }
@@ -438,7 +440,8 @@ fn check_closely(message: &Message, limits: &Limits) -> Result<(), MessageProble
     }
     for (key, value) in attributes.pairs() {
         let max = limits.attribute_key_bytes;
-        let reserved = key.starts_with(RESERVED_KEY_PREFIX.as_bytes());
+        let reserved = key.starts_with(RESERVED_KEY_PREFIX.as_bytes())
+            && !key.starts_with(TRACE_KEY_PREFIX.as_bytes());
         let shown = || String::from_utf8_lossy(key).into_owned();
         if key.is_empty() || key.len() > max || reserved {
             return Err(MessageProblem::AttributeKey { key: shown(), max });

@@ -129,6 +129,19 @@ impl Account {
     }
 }
 
+/// What is in memory, by what keeps it.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// At or above the hold of somebody who has not settled it.
+    pub(crate) backlog: Weight,
+    /// Below that, one by one: entries of filters, messages that are stuck, snapshots.
+    pub(crate) pinned: Weight,
+    /// At or above another hold only.
+    pub(crate) history: Weight,
+    /// Shares a segment with what is needed.
+    pub(crate) unneeded: Weight,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct TopicLog {
     tail: Option<Tail<Published>>,
@@ -156,27 +169,43 @@ impl TopicLog {
         self.head
     }
 
-    /// Messages that a hold or a pin keeps, and their bytes, counted as `Message::size`. Others may
-    /// be in memory for as long as they share a segment with these.
-    pub(crate) fn kept(&self) -> (u64, u64) {
+    /// What is in memory, by what keeps it. `backlog_from` is the lowest hold of somebody who has
+    /// not settled what lies above it. Looks at segments, and at the messages of three at most.
+    pub(crate) fn held(&self, backlog_from: u64) -> Held {
         let lowest = self.lowest_hold();
-        let (mut messages, mut bytes) = (0, 0);
+        let backlog_from = backlog_from.max(lowest);
+        let mut held = Held::default();
         for (&base, account) in &self.accounts {
-            let end = account.segment.end();
-            if base >= lowest && self.tail_base() != Some(base) {
-                messages += end - base;
-                bytes += account.bytes;
-                continue;
-            }
-            let kept = (base..end).zip(0..).filter(|(position, slot)| {
-                *position >= lowest || account.pins.get(*slot).is_some_and(|pins| *pins > 0)
-            });
-            for message in kept.filter_map(|(position, _)| account.segment.at(position)) {
-                messages += 1;
-                bytes += message.message.size() as u64;
+            let (end, is_tail) = (account.segment.end(), self.tail_base() == Some(base));
+            let (all, pinned) = (account.weight(), account.pinned_weight());
+            let rest = || {
+                let mut rest = all;
+                rest.remove(pinned);
+                rest
+            };
+            if base >= backlog_from && !is_tail {
+                held.backlog.add(all);
+            } else if end <= lowest && !is_tail {
+                held.pinned.add(pinned);
+                held.unneeded.add(rest());
+            } else if base >= lowest && end <= backlog_from && !is_tail {
+                held.pinned.add(pinned);
+                held.history.add(rest());
+            } else {
+                account.sort_by_message(lowest, backlog_from, &mut held);
             }
         }
-        (messages, bytes)
+        held
+    }
+
+    /// The lowest hold that is none of `others`; the head if there is none.
+    pub(crate) fn lowest_hold_besides(&self, others: impl Iterator<Item = u64>) -> u64 {
+        let mut counts: BTreeMap<u64, u32> = BTreeMap::new();
+        others.for_each(|position| *counts.entry(position).or_default() += 1);
+        let is_of_somebody_else = |&(position, count): &(&u64, &u32)| {
+            *count > counts.get(position).copied().unwrap_or_default()
+        };
+        self.holds.iter().find(is_of_somebody_else).map_or(self.head, |(&position, _)| position)
     }
 
     fn tail_base(&self) -> Option<u64> {

@@ -19,6 +19,7 @@ use crate::bus::Sleep;
 use crate::delivery::Delivery;
 use crate::error::{AdminError, ConfigError, PullError};
 use crate::handler::cause_of;
+use crate::observe::Operation;
 use crate::received::{Failure, Received, Verdict};
 use crate::runner::{CatchPanics, Either, Gate, Pace, PushPace, Runner, Work, either};
 use crate::subscription::Subscription;
@@ -259,8 +260,10 @@ impl<E: PushEndpoint> Work for Pushes<E> {
 
     async fn work(&self, delivery: Delivery, gate: &Gate) {
         let received = Received::new(&delivery, None);
-        let push = CatchPanics::new(|| self.endpoint.push(received));
-        let result = match either(push, self.time_over(&delivery)).await {
+        let shared = self.subscription.shared();
+        let operation = Operation::process(&shared.name, &shared.topic.name, &delivery);
+        let push = CatchPanics::new(|| operation.run(|| self.endpoint.push(received)));
+        let result = match either(operation.follow(push), self.time_over(&delivery)).await {
             Either::First(Ok(result)) => result,
             Either::First(Err(panicked)) => Err(Failure::panicked(&*panicked)),
             Either::Second(()) => {
@@ -268,7 +271,10 @@ impl<E: PushEndpoint> Work for Pushes<E> {
                 Err(Failure::retry("no answer within the ack deadline"))
             }
         };
-        self.settle(delivery, result, gate);
+        if result.is_err() {
+            operation.failed_in_handler();
+        }
+        operation.run(|| self.settle(delivery, result, gate));
     }
 }
 

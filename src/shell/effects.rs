@@ -28,6 +28,9 @@ struct Rest {
     quiet: Option<Arc<BusCore>>,
     /// A full subscription of this topic has room again.
     room_on: Option<Arc<TopicShared>>,
+    /// Leases ended by their deadline, for who traces that.
+    #[cfg(feature = "tracing")]
+    lapsed: Option<(Arc<super::subscription::SubscriptionShared>, u64)>,
 }
 
 impl Effects {
@@ -63,6 +66,16 @@ impl Effects {
         self.rest().room_on = Some(Arc::clone(topic));
     }
 
+    /// Leases of a subscription ended by their deadline.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn lapsed(
+        &mut self,
+        subscription: Arc<super::subscription::SubscriptionShared>,
+        leases: u64,
+    ) {
+        self.rest().lapsed = Some((subscription, leases));
+    }
+
     #[inline]
     pub(crate) fn run(mut self) {
         self.carry_out();
@@ -90,6 +103,10 @@ impl Effects {
             }
             if let Some(core) = rest.room {
                 core.room_freed();
+            }
+            #[cfg(feature = "tracing")]
+            if let Some((subscription, leases)) = rest.lapsed {
+                crate::observe::lapsed(&subscription.name, &subscription.topic.name, leases);
             }
         }
     }

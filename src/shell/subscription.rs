@@ -44,6 +44,7 @@ use crate::delivery::{BatchOutcome, Outcome};
 use crate::error::{AckError, AckFailure, AdminError, PullError, Resource};
 use crate::events::Event;
 use crate::message::Published;
+use crate::observe::{self, Answer};
 use crate::stats::SubscriptionStats;
 use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, RwLock};
 use crate::time::{Span, Time};
@@ -134,6 +135,8 @@ struct State {
     history: Option<Box<history::History>>,
     /// Bytes have left since then.
     has_shrunk: bool,
+    #[cfg(feature = "tracing")]
+    reported_lapses: u64,
 }
 
 /// Why a subscription takes no more calls.
@@ -228,6 +231,16 @@ impl Request {
     }
 }
 
+impl From<Settle> for Answer {
+    fn from(how: Settle) -> Self {
+        match how {
+            Settle::Ack => Self::Ack,
+            Settle::Nack | Settle::NackAfter(_) => Self::Nack,
+            Settle::Deadline(_) => Self::ModifyAckDeadline,
+        }
+    }
+}
+
 /// A waiter that may be anybody.
 const ANYBODY: Client = Client::OneAtATime;
 
@@ -287,6 +300,8 @@ impl SubscriptionShared {
             blocks: false,
             faults: None,
             has_shrunk: false,
+            #[cfg(feature = "tracing")]
+            reported_lapses: 0,
         };
         Arc::new_cyclic(|me| Self {
             incarnation,
@@ -468,7 +483,6 @@ impl SubscriptionShared {
                 Ok(_) | Err(_) => break,
             };
         }
-        crate::observe::received(&self.name, &self.topic.name, batch.len());
         Ok(Some(batch))
     }
 
@@ -711,9 +725,15 @@ impl SubscriptionShared {
         &self,
         leases: impl IntoIterator<Item = LeaseId>,
         how: Settle,
-        outcome: impl FnMut(Settled),
+        mut outcome: impl FnMut(Settled),
     ) -> Result<(), AckError> {
-        self.settle_as(leases, how, true, outcome)
+        let mut tally = observe::Tally::default();
+        let settled = self.settle_as(leases, how, true, |settled| {
+            tally.count(matches!(settled, Settled::Done | Settled::Provisional));
+            outcome(settled);
+        });
+        tally.report(how.into(), &self.name, &self.topic.name);
+        settled
     }
 
     /// As `settle_each`; what is no activity keeps no subscription alive (EXP-3).
@@ -775,6 +795,8 @@ impl SubscriptionShared {
         let after = self.leave(state, &mut effects);
         self.finish(&mut effects, after);
         drop(segments);
+        let done = outcome.done + outcome.provisional;
+        observe::settled(how.into(), &self.name, &self.topic.name, done + outcome.stale, done);
         outcome
     }
 
@@ -889,6 +911,8 @@ impl SubscriptionShared {
         let settled = broker.reject(lease, at, reason.map(Arc::from), &mut reader);
         let after = self.leave(state, &mut effects);
         self.finish(&mut effects, after);
+        let done = usize::from(settled == Settled::Done);
+        observe::settled(Answer::Reject, &self.name, &self.topic.name, 1, done);
         Ok(settled)
     }
 
@@ -1184,6 +1208,8 @@ impl SubscriptionShared {
             effects.quiet(&self.core);
         }
         self.offer_room(&mut state, effects);
+        #[cfg(feature = "tracing")]
+        self.report_lapses(&mut state, effects);
         if self.core.budget.is_pressed() {
             let trim = self.leave_pressed(state, effects);
             return After { trim, forward };
@@ -1204,6 +1230,15 @@ impl SubscriptionShared {
             done >= TRIM_EVERY || (done > 0 && is_empty) || state.broker.has_pins()
         };
         After { trim, forward }
+    }
+
+    #[cfg(feature = "tracing")]
+    fn report_lapses(&self, state: &mut State, effects: &mut Effects) {
+        let lapses = state.broker.expired_leases();
+        let news = lapses - std::mem::replace(&mut state.reported_lapses, lapses);
+        if let Some(this) = self.me.upgrade().filter(|_| news > 0) {
+            effects.lapsed(this, news);
+        }
     }
 
     /// Under pressure everything that is freed is given back at once.

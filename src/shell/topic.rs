@@ -31,6 +31,7 @@ use crate::broker::delayed::{Delayed, Late};
 use crate::broker::faults::PublishFaults;
 use crate::broker::hops::{Hops, Path};
 use crate::broker::ledger::TopicLedger;
+use crate::broker::log::live::Weight;
 use crate::broker::log::{Directory, TopicLog};
 use crate::clock::Reading;
 use crate::error::{AdminError, PublishReason, Resource};
@@ -38,7 +39,7 @@ use crate::events::Event;
 use crate::filter::{Filter, Normal};
 use crate::message::{Message, MessageId, Published};
 use crate::peek::{MessageState, Peeked};
-use crate::stats::TopicStats;
+use crate::stats::{Held, HeldBy, TopicStats};
 use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, RwLock};
 use crate::time::{Span, Time};
 use crate::{SubscriptionConfig, TopicConfig, TopicUpdate};
@@ -201,18 +202,38 @@ impl TopicShared {
 
     pub(crate) fn stats(&self) -> TopicStats {
         let state = self.state.lock();
-        let (retained_messages, retained_bytes) = state.log.kept();
+        let held = self.held(&state);
         TopicStats {
-            retained_messages,
-            retained_bytes,
+            retained_messages: held.messages.needed(),
+            retained_bytes: held.bytes.needed(),
+            held,
             subscriptions: if state.deleted { 0 } else { state.subscriptions.len() },
             published: state.ledger.published,
             charged_bytes: self.charged(&state),
             publishers_waiting: state.doors.publishers.len(),
-            waiting_for: None,
             delayed: state.delayed.len(),
             deduplication_keys: state.deduplication.as_ref().map_or(0, |known| known.len()),
             duplicates: state.deduplication.as_ref().map_or(0, |known| known.duplicates()),
+            ..TopicStats::default()
+        }
+    }
+
+    /// What is in memory, and why.
+    fn held(&self, state: &TopicState) -> Held {
+        let history = state.retained_from.into_iter();
+        let history = history.chain(state.acked.values().map(|retained| retained.from));
+        let history = history.chain(state.snapshots.values().map(|snapshot| snapshot.hold));
+        let held = state.log.held(state.log.lowest_hold_besides(history));
+        let by_kind = |part: fn(&Weight) -> u64| HeldBy {
+            backlog: part(&held.backlog),
+            pinned: part(&held.pinned),
+            history: part(&held.history),
+            unneeded: part(&held.unneeded),
+        };
+        Held {
+            messages: by_kind(|weight| weight.messages),
+            bytes: by_kind(|weight| weight.bytes),
+            permits: state.doors.reserved,
         }
     }
 

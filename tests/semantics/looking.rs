@@ -70,6 +70,65 @@ async fn lib_22_statistics_of_all_three() {
     assert_eq!((worker.stats().waiting_pulls, worker.stats().oldest_unacked_age), (1, None));
     let text = serde_json::to_string(&bus.stats()).unwrap();
     assert_eq!(serde_json::from_str::<siftbus::BusStats>(&text).unwrap(), bus.stats());
+    let text = serde_json::to_string(&topic.stats()).unwrap();
+    assert_eq!(serde_json::from_str::<siftbus::TopicStats>(&text).unwrap(), topic.stats());
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_22_bytes_are_held_for_a_reason() {
+    const ONE: u64 = 1 + 16;
+    let bus = Bus::new();
+    let keeping = TopicConfig::new().retention(MINUTE);
+    let topic = bus.create_topic("t", keeping).await.unwrap();
+    let all = topic.subscribe("all", SubscriptionConfig::new()).await.unwrap();
+    let some = SubscriptionConfig::new().filter(siftbus::Filter::has("k"));
+    let some = topic.subscribe("some", some).await.unwrap();
+    for _ in 0..1_000 {
+        topic.publish("x").await.unwrap();
+    }
+    topic.publish(siftbus::Message::new("y").with_attribute("k", "v")).await.unwrap();
+    assert_eq!(topic.stats().held.messages.backlog, 1_001, "LIB-22");
+    assert_eq!(topic.stats().held.bytes.backlog, 1_001 * ONE + 2, "LIB-22");
+    drain(&all);
+    let held = topic.stats().held;
+    assert_eq!((held.messages.backlog, held.messages.pinned), (0, 1), "LIB-22: the filter's");
+    assert_eq!(held.messages.history, 1_000, "LIB-22: only the retention's");
+    topic.update(siftbus::TopicUpdate::new().retention(None)).await.unwrap();
+    let held = topic.stats().held;
+    assert_eq!((held.messages.backlog, held.messages.history), (0, 0));
+    assert_eq!((held.bytes.pinned, held.messages.pinned), (ONE + 2, 1), "LIB-22");
+    assert_eq!(topic.stats().retained_messages, 1);
+    assert!(held.messages.unneeded < 256, "LIB-22: {held:?}");
+    let permit = topic.reserve(100).await.unwrap();
+    assert_eq!(bus.stats().held.permits, 100 + 128, "LIB-22");
+    drop(permit);
+    let stuck = take_one(&some);
+    assert_eq!(topic.stats().sum.outstanding, 1, "LIB-22");
+    assert_eq!(bus.stats().sum.accepted, 1_002, "LIB-22: over both");
+    assert_eq!(bus.stats().sum.filtered_out, 1_000, "LIB-22");
+    stuck.ack();
+    assert_eq!(bus.stats().held.messages.pinned, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_22_statistics_say_who_waits_for_whom() {
+    let bus = Bus::new();
+    let limited = SubscriptionConfig::new().backlog_limit(BacklogLimit::new(1));
+    let topic = bus.create_topic("t", TopicConfig::new()).await.unwrap();
+    topic.subscribe("free", SubscriptionConfig::new()).await.unwrap();
+    let slow = topic.subscribe("slow", limited).await.unwrap();
+    topic.publish("0").await.unwrap();
+    let before = bus.stats();
+    assert!(before.blocked.is_empty());
+    let mut waiting = pin!(topic.publish("1"));
+    assert!(poll_once(waiting.as_mut()).is_pending());
+    let [blocked] = &bus.stats().blocked[..] else { panic!("LIB-22") };
+    assert_eq!((blocked.topic.as_str(), blocked.publishers), ("t", 1), "LIB-22");
+    assert_eq!(blocked.waiting_for.as_deref(), Some("slow"), "LIB-22");
+    take_one(&slow).ack();
+    waiting.await.unwrap();
+    let rates = bus.stats().sum.rates(&before.sum, 2 * SECOND);
+    assert_eq!((rates.accepted, rates.acknowledged), (1.0, 0.5), "LIB-22");
 }
 
 #[tokio::test(start_paused = true)]

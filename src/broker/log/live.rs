@@ -4,7 +4,7 @@
 //! what is pinned counts. `counted_to` follows the lowest hold, by whole segments as these go out
 //! of use, which touches no message, and message by message when somebody waits for room.
 
-use super::{Account, TopicLog};
+use super::{Account, Held, TopicLog};
 
 /// What the budget charges for a message beyond its size: its slot, the allocations of payload and
 /// attributes, and a lease.
@@ -123,11 +123,25 @@ impl TopicLog {
 }
 
 impl Account {
-    fn weight(&self) -> Weight {
+    /// Adds its messages to where they belong, one by one.
+    pub(super) fn sort_by_message(&self, lowest: u64, backlog_from: u64, held: &mut Held) {
+        for position in self.segment.base()..self.segment.end() {
+            let (weight, is_pinned) = self.weigh(position);
+            let place = match is_pinned {
+                _ if position >= backlog_from => &mut held.backlog,
+                true => &mut held.pinned,
+                false if position >= lowest => &mut held.history,
+                false => &mut held.unneeded,
+            };
+            place.add(weight);
+        }
+    }
+
+    pub(super) fn weight(&self) -> Weight {
         Weight { messages: self.segment.len() as u64, bytes: self.bytes }
     }
 
-    fn pinned_weight(&self) -> Weight {
+    pub(super) fn pinned_weight(&self) -> Weight {
         Weight { messages: self.pinned as u64, bytes: self.pinned_bytes }
     }
 
