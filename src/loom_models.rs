@@ -6,12 +6,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 
 use crate::sync::{Arc, AtomicBool, Ordering};
 use crate::{
-    BacklogLimit, Bus, Clock, ManualClock, Message, Subscription, SubscriptionConfig, Topic,
+    BacklogLimit, Bus, Clock, Code, ManualClock, Message, Subscription, SubscriptionConfig, Topic,
     TopicConfig,
 };
 
@@ -100,6 +101,33 @@ fn close_against_pull() {
             deleted.delete().now_or_never().expect("at once").expect("there");
         });
         assert!(pulled.expect("it was told (I-8)").is_err());
+    });
+}
+
+/// Both kinds of waiters, against `Bus::close`: each gets its error, and the publisher its message.
+#[test]
+fn close_of_the_bus_against_a_pull_and_a_publisher() {
+    model(|| {
+        let limit = SubscriptionConfig::new().backlog_limit(BacklogLimit::new(1));
+        let (bus, topic, full) = world(limit);
+        let idle = bus.create_topic("idle", TopicConfig::new()).now_or_never();
+        let idle = idle.expect("at once").expect("a new name");
+        let idle = idle.subscribe("idle", SubscriptionConfig::new()).now_or_never();
+        let idle = idle.expect("at once").expect("a new name");
+        topic.try_publish(Message::new("first")).expect("there is room");
+        let both = std::pin::pin!(async {
+            futures_util::future::join(topic.publish(Message::new("second")), idle.pull(1)).await
+        });
+        let closed = race(both, move || {
+            let unsettled = bus.close(Duration::ZERO).now_or_never();
+            assert_eq!(unsettled, Some(0), "nothing was in anybody's hand (D23)");
+        });
+        let (published, pulled) = closed.expect("both were told (I-8)");
+        let refused = published.expect_err("it was closed");
+        assert_eq!(refused.code(), Code::Unavailable);
+        assert_eq!(refused.into_messages().len(), 1);
+        assert_eq!(pulled.map(drop).map_err(|error| error.code()), Err(Code::Unavailable));
+        drop(full);
     });
 }
 

@@ -86,7 +86,7 @@ impl Span {
     pub(crate) const SECOND: Span = Span(1_000);
     pub(crate) const FOREVER: Span = Span(u64::MAX);
 
-    pub(crate) fn from_millis(millis: u64) -> Span {
+    pub(crate) const fn from_millis(millis: u64) -> Span {
         Span(millis)
     }
 

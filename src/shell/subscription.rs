@@ -57,6 +57,9 @@ const TRIM_EVERY: u64 = 64;
 /// pressure of each.
 const TELL_WORDS: u64 = 64;
 
+/// A waiter that was told, and is not polled for so long, is passed over if others wait.
+const PASS_OVER_AFTER: Span = Span::from_millis(50);
+
 /// Sets the hashes of ordering keys apart from others made with the seed of the bus.
 const KEY_SEED: u64 = 0x6f72_6465_7269_6e67;
 
@@ -117,6 +120,8 @@ struct State {
     is_registered: bool,
     timer: Option<Key>,
     is_observed: bool,
+    /// When somebody else is told of what is there, if others wait.
+    pass_over: Time,
     last_activity: Time,
     /// Something happened since then at a time that nobody read (D15).
     is_touched: bool,
@@ -291,6 +296,7 @@ impl SubscriptionShared {
             is_registered: false,
             timer: None,
             is_observed: false,
+            pass_over: Time::NEVER,
             last_activity: reading.now,
             is_touched: false,
             is_forwarding: false,
@@ -1290,9 +1296,13 @@ impl SubscriptionShared {
     }
 
     fn tell_one(&self, state: &mut State, effects: &mut Effects) {
-        if let Some(waker) = state.waiters.tell_one() {
-            self.core.wake_begun();
-            effects.wake(waker);
+        let Some(waker) = state.waiters.tell_one() else { return };
+        self.core.wake_begun();
+        effects.wake(waker);
+        if state.waiters.has_untold() && state.pass_over == Time::NEVER {
+            // Whoever was told may never be polled: then another one is told (L9).
+            state.pass_over = self.core.latest().after(PASS_OVER_AFTER);
+            self.reschedule(state);
         }
     }
 
@@ -1305,7 +1315,7 @@ impl SubscriptionShared {
     /// Makes sure that a timer is registered for the next thing that happens by itself (I-6).
     #[inline]
     fn reschedule(&self, state: &mut State) {
-        let due = state.broker.next_due().min(state.expires_at());
+        let due = state.broker.next_due().min(state.expires_at()).min(state.pass_over);
         if due == Time::NEVER || state.timer.is_some_and(|key| key.due <= due) {
             return;
         }
@@ -1457,6 +1467,9 @@ impl Timed for SubscriptionShared {
             Err(End::Detached) => return self.schedule_expiry(),
             Err(End::Deleted | End::Closed) => return,
         };
+        if state.pass_over <= reading.now {
+            state.pass_over = Time::NEVER;
+        }
         self.tell_if_deliverable(&mut state, &mut effects);
         self.reschedule(&mut state);
         let after = self.leave(state, &mut effects);

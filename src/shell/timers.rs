@@ -55,6 +55,8 @@ struct Table {
     /// Topics whose publishers wait for what time may free: everything is observed.
     waited_for: BTreeSet<u64>,
     driver: Driver,
+    /// A driver has ended while it was needed, and none was started since.
+    is_orphaned: bool,
 }
 
 struct Entry {
@@ -176,6 +178,8 @@ impl Timers {
             return false;
         }
         table.driver = Driver::Until(Time::NEVER);
+        table.is_orphaned = false;
+        let _ = self.settle(&table);
         true
     }
 
@@ -183,11 +187,8 @@ impl Timers {
     pub(crate) fn driver_gone(&self) {
         let mut table = self.table.lock();
         table.driver = Driver::None;
-        if table.next_observed() != Time::NEVER {
-            // The next call that reads the clock finds something due, looks closer, and starts a
-            // new driver if it can (D20).
-            self.next.store(0, Ordering::SeqCst);
-        }
+        table.is_orphaned = true;
+        let _ = self.settle(&table);
     }
 
     /// Whether something is observed and nobody sleeps for it.
@@ -210,9 +211,14 @@ impl Timers {
 
     /// Mirrors the earliest instant, and tells the driver if it sleeps too long.
     fn settle(&self, table: &Table) -> Need {
-        let next = table.entries.keys().next().map_or(Time::NEVER, |key| key.due);
-        self.next.store(next.as_millis(), Ordering::SeqCst);
         let observed = table.next_observed();
+        let next = match table.is_orphaned && observed != Time::NEVER {
+            // Every call that reads the clock finds something due, looks closer, and starts a new
+            // driver if it can (D20); until one could.
+            true => Time::default(),
+            false => table.entries.keys().next().map_or(Time::NEVER, |key| key.due),
+        };
+        self.next.store(next.as_millis(), Ordering::SeqCst);
         match table.driver {
             Driver::None if observed != Time::NEVER => Need::Driver,
             Driver::Until(until) if observed < until => {
@@ -266,6 +272,22 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_that_went_is_missed_until_there_is_another() {
+        let timers = Timers::new();
+        let object: Arc<dyn Timed> = Arc::new(Nothing);
+        let weak = || Arc::downgrade(&object);
+        assert!(timers.claim_driver());
+        let _ = timers.schedule(None, key(5_000, 1), weak(), true);
+        timers.driver_gone();
+        assert_eq!(timers.next_due(), Time::default(), "the next call looks closer (D20)");
+        // That call is made outside of a runtime, and schedules something.
+        assert_eq!(timers.schedule(None, key(6_000, 2), weak(), false), Need::Driver);
+        assert_eq!(timers.next_due(), Time::default(), "so does the one after it (D20)");
+        assert!(timers.needs_driver() && timers.claim_driver());
+        assert_eq!(timers.next_due(), Time::from_millis(5_000));
+    }
+
+    #[test]
     fn only_what_is_observed_needs_a_driver() {
         let timers = Timers::new();
         let object: Arc<dyn Timed> = Arc::new(Nothing);
@@ -277,5 +299,45 @@ mod tests {
         assert!(timers.pop_due(Time::from_millis(4)).is_none());
         assert!(timers.pop_due(Time::from_millis(5)).is_some());
         assert_eq!(timers.arm(), Time::NEVER);
+    }
+}
+
+#[cfg(all(test, siftbus_loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::AtomicBool;
+
+    struct Nothing;
+
+    impl Timed for Nothing {
+        fn fire(self: Arc<Self>, _: Reading) {}
+    }
+
+    /// A driver ends with its runtime while a call elsewhere has something observed. That call, or
+    /// the next one, starts another.
+    #[test]
+    fn the_end_of_a_driver_against_a_call_that_needs_one() {
+        loom::model(|| {
+            let timers = Arc::new(Timers::new());
+            let started = Arc::new(AtomicBool::new(false));
+            assert!(timers.claim_driver());
+            timers.arm();
+            let ending = {
+                let timers = Arc::clone(&timers);
+                loom::thread::spawn(move || timers.driver_gone())
+            };
+            let object: Arc<dyn Timed> = Arc::new(Nothing);
+            let key = Key { due: Time::from_millis(5_000), rank: Rank::Sleep, id: 1 };
+            let need = timers.schedule(None, key, Arc::downgrade(&object), true);
+            if need == Need::Driver {
+                started.store(timers.claim_driver(), Ordering::SeqCst);
+            }
+            ending.join().expect("it ends");
+            // The next call, from a live runtime.
+            if timers.next_due() <= Time::from_millis(1) && timers.needs_driver() {
+                started.store(timers.claim_driver(), Ordering::SeqCst);
+            }
+            assert!(started.load(Ordering::SeqCst), "nobody keeps time (D20)");
+        });
     }
 }

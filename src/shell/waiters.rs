@@ -318,6 +318,30 @@ mod loom_tests {
         });
     }
 
+    /// Whoever was told and not polled in time is passed over, and comes just then.
+    #[test]
+    fn a_late_poll_against_the_one_who_passes_it_over() {
+        loom::model(|| {
+            let shared = Arc::new(Mutex::new(Shared::default()));
+            let (mut late, mut other) = (Pull::new(&shared), Pull::new(&shared));
+            late.poll();
+            other.poll();
+            publish(&shared, 1);
+            let driver = {
+                let shared = Arc::clone(&shared);
+                loom::thread::spawn(move || publish(&shared, 0))
+            };
+            late.poll();
+            driver.join().expect("it ends");
+            while let Some(pull) = [&mut late, &mut other].into_iter().find(|pull| pull.is_woken())
+            {
+                pull.poll();
+            }
+            assert!(late.done != other.done, "one message, one who has it (L9)");
+            assert_eq!(shared.lock().ready, 0);
+        });
+    }
+
     #[test]
     fn a_message_against_a_pull_that_is_dropped() {
         loom::model(|| {

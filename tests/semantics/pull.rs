@@ -1,14 +1,87 @@
 //! Section 6: pull (PULL). The library's `pull` waits (return_immediately = false), `try_pull`
 //! does not (return_immediately = true). PULL-6 is in `limits.rs`.
 
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use siftbus::{Bus, Code, Expiration, Subscription, SubscriptionConfig, Topic, TopicConfig};
+use siftbus::{
+    Bus, Code, Deliveries, Expiration, PullError, Subscription, SubscriptionConfig, Topic,
+    TopicConfig,
+};
 
 use crate::support::{
-    DAY, MILLI, MINUTE, SECOND, World, drain, nothing_ready, poll_once, take, take_one, texts,
+    DAY, MILLI, MINUTE, SECOND, WakeCount, World, drain, nothing_ready, poll_once, take, take_one,
+    texts,
 };
+
+/// A pull that is polled once, and then only when the test says so.
+struct Parked<'a> {
+    pull: Pin<Box<dyn Future<Output = Result<Deliveries, PullError>> + 'a>>,
+    woken: Arc<WakeCount>,
+}
+
+impl<'a> Parked<'a> {
+    fn new(worker: &'a Subscription) -> Self {
+        let mut parked = Self { pull: Box::pin(worker.pull(1)), woken: WakeCount::new() };
+        assert!(parked.poll().is_none());
+        parked
+    }
+
+    fn poll(&mut self) -> Option<Deliveries> {
+        let waker = Waker::from(self.woken.clone());
+        match self.pull.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(pulled) => Some(pulled.unwrap()),
+            Poll::Pending => None,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_331_a_waiter_that_is_not_polled_is_passed_over_after_50_ms() {
+    let w = World::new().await;
+    let mut pulls = [(); 3].map(|()| Parked::new(&w.worker));
+    let woken = |pulls: &[Parked<'_>; 3]| pulls.each_ref().map(|pull| pull.woken.get());
+    w.publish(&["one"]).await;
+    assert_eq!(woken(&pulls), [1, 0, 0], "LIB-331");
+    w.clock.advance(Duration::from_millis(49));
+    assert_eq!(woken(&pulls), [1, 0, 0], "LIB-331: not yet");
+    w.clock.advance(Duration::from_millis(1));
+    assert_eq!(woken(&pulls), [1, 1, 0], "LIB-331");
+    w.clock.advance(Duration::from_millis(50));
+    assert_eq!(woken(&pulls), [1, 1, 1], "LIB-331: the next one, if that is not polled either");
+    w.clock.advance(SECOND);
+    assert_eq!(woken(&pulls), [1, 1, 1], "LIB-331: each is woken once");
+    assert_eq!(pulls[2].poll().unwrap().ack_all().done, 1);
+    // Those that were passed over wait on, in their place.
+    assert!(pulls[0].poll().is_none() && pulls[1].poll().is_none());
+    w.publish(&["two", "three"]).await;
+    assert_eq!(woken(&pulls), [2, 2, 1], "LIB-15");
+    assert_eq!(pulls[0].poll().unwrap().ack_all().done, 1);
+    assert_eq!(pulls[1].poll().unwrap().ack_all().done, 1);
+    w.clock.advance(SECOND);
+    assert_eq!(woken(&pulls), [2, 2, 1], "LIB-331: nobody is woken for nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_331_the_driver_passes_over_without_a_call() {
+    let bus = Bus::new();
+    let topic = bus.create_topic("t", TopicConfig::new()).await.unwrap();
+    let worker = topic.subscribe("s", SubscriptionConfig::new()).await.unwrap();
+    let mut stuck = Parked::new(&worker);
+    let other = tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.pull(1).await.unwrap().ack_all().done }
+    });
+    tokio::task::yield_now().await;
+    topic.publish("one").await.unwrap();
+    let published = bus.now();
+    assert_eq!(other.await.unwrap(), 1, "LIB-331");
+    assert_eq!(bus.now().duration_since(published).unwrap(), Duration::from_millis(50), "LIB-331");
+    assert_eq!(stuck.woken.get(), 1);
+    assert!(stuck.poll().is_none());
+}
 
 #[tokio::test(start_paused = true)]
 async fn pull_01_returns_up_to_max_messages_each_with_a_lease() {
@@ -191,7 +264,7 @@ async fn waiting_world() -> (Bus, Topic, Subscription) {
     (bus, topic, worker)
 }
 
-fn texts_acked(batch: siftbus::Deliveries) -> Vec<String> {
+fn texts_acked(batch: Deliveries) -> Vec<String> {
     let texts = texts(&batch);
     batch.ack_all();
     texts
