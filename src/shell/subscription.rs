@@ -1183,6 +1183,7 @@ impl SubscriptionShared {
             && state.replay.is_none()
             && !state.blocks
             && state.broker.is_plain()
+            && !state.has_lapses_to_report()
             && !self.core.lifecycle.is_watched()
             && !self.core.budget.is_pressed()
             && state.broker.word_count().abs_diff(state.told_words) < TELL_WORDS;
@@ -1420,6 +1421,15 @@ impl State {
     #[inline]
     fn touch(&mut self, now: Time) {
         self.last_activity = self.last_activity.max(now);
+    }
+
+    /// Whether leases have ended by their deadline, and somebody may want to trace that.
+    #[inline]
+    fn has_lapses_to_report(&self) -> bool {
+        #[cfg(feature = "tracing")]
+        return self.broker.expired_leases() != self.reported_lapses;
+        #[cfg(not(feature = "tracing"))]
+        false
     }
 
     /// Somebody waits for what happens next.
