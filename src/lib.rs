@@ -9,7 +9,47 @@
 //! worked on when the process ends is gone, and nobody outside of it can publish or pull. It polls
 //! nothing; an idle bus uses no CPU.
 //!
-//! This page is a tour of ten minutes; each of its examples runs. Then come the
+//! # Example
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use siftbus::{Bus, Filter, Message, SubscriptionConfig, TopicConfig};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let bus = Bus::new();
+//!     let orders = bus.create_topic("orders", TopicConfig::new()).await?;
+//!
+//!     // Two groups of consumers: one gets everything, the other what its filter lets through.
+//!     let audit = orders.subscribe("audit", SubscriptionConfig::new()).await?;
+//!     let european = SubscriptionConfig::new()
+//!         .filter(Filter::parse(r#"attributes.region = "eu" AND NOT attributes:test"#)?)
+//!         .ack_deadline(Duration::from_secs(30));
+//!     let billing = orders.subscribe("billing", european).await?;
+//!
+//!     let receipt = orders.publish(Message::new("one").with_attribute("region", "eu")).await?;
+//!     assert_eq!(receipt.recipients(), Some(2));
+//!     orders.publish(Message::new("two").with_attribute("region", "us")).await?;
+//!
+//!     // A batch can be looked at and answered as a whole.
+//!     let batch = audit.pull(10).await?;
+//!     assert_eq!(batch.len(), 2);
+//!     batch.ack_all();
+//!
+//!     // What is dropped without an answer comes again, to whoever pulls next.
+//!     drop(billing.pull(10).await?);
+//!     for delivery in billing.pull(10).await? {
+//!         assert_eq!(delivery.data().as_ref(), b"one");
+//!         assert_eq!(delivery.attempt(), 2);
+//!         delivery.ack();
+//!     }
+//!     assert_eq!(billing.stats().backlog, 0);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The rest of this page is a tour of ten minutes, whose examples run as well. Then come the
 //! [guarantees](#guarantees) and a [map](#map).
 //!
 //! # Publish and subscribe
@@ -18,27 +58,26 @@
 //! two consumers pull from *one* subscription is shared between them.
 //!
 //! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
 //! use siftbus::{Bus, Message, SubscriptionConfig, TopicConfig};
 //!
-//! #[tokio::main]
-//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let bus = Bus::new();
-//!     let orders = bus.create_topic("orders", TopicConfig::new()).await?;
-//!     let billing = orders.subscribe("billing", SubscriptionConfig::new()).await?;
-//!     let audit = orders.subscribe("audit", SubscriptionConfig::new()).await?;
+//! let bus = Bus::new();
+//! let orders = bus.create_topic("orders", TopicConfig::new()).await?;
+//! let billing = orders.subscribe("billing", SubscriptionConfig::new()).await?;
+//! let audit = orders.subscribe("audit", SubscriptionConfig::new()).await?;
 //!
-//!     orders.publish(Message::new("3 chairs").with_attribute("region", "eu")).await?;
-//!     orders.publish_many(["1 table", "2 lamps"]).await?;
+//! orders.publish(Message::new("3 chairs").with_attribute("region", "eu")).await?;
+//! orders.publish_many(["1 table", "2 lamps"]).await?;
 //!
-//!     // `pull` waits for the first message and takes what else is there.
-//!     for delivery in billing.pull(10).await? {
-//!         println!("{}: {:?}", delivery.id(), delivery.data());
-//!         delivery.ack();
-//!     }
-//!     // Batches are answered as a whole, which is cheaper.
-//!     assert_eq!(audit.pull(10).await?.ack_all().done, 3);
-//!     Ok(())
+//! // `pull` waits for the first message and takes what else is there.
+//! for delivery in billing.pull(10).await? {
+//!     println!("{}: {:?}", delivery.id(), delivery.data());
+//!     delivery.ack();
 //! }
+//! // A batch is answered as a whole, which is cheaper.
+//! assert_eq!(audit.pull(10).await?.ack_all().done, 3);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
 //! ```
 //!
 //! # Filters
@@ -103,7 +142,9 @@
 //! often enough goes to a dead-letter topic.
 //!
 //! ```
-//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+//! # let mut builder = tokio::runtime::Builder::new_current_thread();
+//! # builder.enable_time().start_paused(true);
+//! # builder.build().unwrap().block_on(async {
 //! # use siftbus::{Bus, SubscriptionConfig, TopicConfig};
 //! use siftbus::{DeadLetterPolicy, Failure, HandlerOptions};
 //!
