@@ -138,8 +138,8 @@
 //! # Work that fails
 //!
 //! [`Subscription::handle`] runs a function on every message, several at once, and keeps its lease
-//! meanwhile. `Ok` acknowledges; an error brings the message again after a back-off; what has failed
-//! often enough goes to a dead-letter topic.
+//! meanwhile. `Ok` acknowledges; an error brings the message again after a back-off; what has
+//! failed often enough goes to a dead-letter topic.
 //!
 //! ```
 //! # let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -298,10 +298,10 @@
 //! What the bus holds is bounded by a [`Budget`]; publishers that find no room wait, in order, or
 //! get their messages back. Each subscription may have a [`BacklogLimit`] of its own.
 //!
-//! In the sources: `docs/guarantees.md`, the guarantees on one page, and what happens when things go
-//! wrong; `docs/semantics.md`, every rule by number with its status, and every difference from the
-//! service; `docs/back-pressure.md`, `docs/testing.md`, and `docs/comparison.md`, which says when to
-//! use something else. How it is built is in `ARCHITECTURE.md`.
+//! In the sources: `docs/guarantees.md`, the guarantees on one page, and what happens when things
+//! go wrong; `docs/semantics.md`, every rule by number with its status, and every difference from
+//! the service; `docs/back-pressure.md`, `docs/testing.md`, and `docs/comparison.md`, which says
+//! when to use something else. How it is built is in `ARCHITECTURE.md`.
 //!
 //! # Map
 //!
