@@ -131,11 +131,16 @@ impl Attributes {
     /// The ordering key of the message that these belong to.
     #[inline]
     pub(crate) fn ordering_key(&self) -> &str {
-        if self.has_rare() {
-            return self.riders().ordering_key;
-        }
+        text(self.ordering_key_bytes())
+    }
+
+    #[inline]
+    pub(crate) fn ordering_key_bytes(&self) -> &[u8] {
         let mut bytes = self.0.as_bytes().get(HEAD..).unwrap_or_default();
-        text(take_string(&mut bytes).unwrap_or_default())
+        if self.has_rare() {
+            take_rare(&mut bytes);
+        }
+        take_string(&mut bytes).unwrap_or_default()
     }
 
     /// What belongs to the message and is no attribute.

@@ -115,6 +115,13 @@ impl Word {
         (self.lease >> OWNER_SHIFT) as u32 & !STRICT
     }
 
+    /// Who the outstanding message is counted against from now on.
+    pub(crate) fn set_owner(&mut self, owner: u32) {
+        let strict = self.lease & u64::from(STRICT) << OWNER_SHIFT;
+        let generation = u64::from(self.generation());
+        self.lease = u64::from(owner) << OWNER_SHIFT | strict | generation;
+    }
+
     /// Whether the lease was handed out with exactly-once delivery on.
     #[inline]
     pub(crate) fn is_strict(self) -> bool {

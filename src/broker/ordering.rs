@@ -72,6 +72,17 @@ pub(crate) struct Ordering {
     woken: Vec<u32>,
     pub(crate) provisional: u64,
     blocked: u64,
+    /// What one client has in hand, while nothing else is live: see [`Unfiled`].
+    pub(crate) unfiled: Option<Unfiled>,
+}
+
+/// Leases that are not filed under their keys, because nobody has to ask whose turn it is: all live
+/// messages lie from here on, and one client has them all, in order. As long as it acknowledges
+/// them in that order, each of them is the first of its key when its turn comes. Whatever else
+/// happens files them first.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Unfiled {
+    pub(crate) client: Client,
 }
 
 /// Which of two kinds an offer is of.
@@ -176,6 +187,7 @@ impl Ordering {
             woken: Vec::new(),
             provisional: 0,
             blocked: 0,
+            unfiled: None,
         }
     }
 

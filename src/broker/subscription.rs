@@ -16,6 +16,7 @@ mod limit;
 mod ordered;
 mod seek;
 mod ttl;
+mod unfiled;
 mod weight;
 
 use std::cmp::Reverse;
@@ -411,6 +412,7 @@ impl SubscriptionState {
 
     /// A lease has reached its end.
     fn lapse(&mut self, index: u64, due: Time, now: Time, backlog: &mut impl Backlog) {
+        self.file_unfiled(backlog);
         // With exactly-once delivery a late answer fails, whatever happens to the message (EOD-4).
         let is_strict = self.window.get(index).is_some_and(Word::is_strict);
         let failure = if is_strict { Failure::Nack } else { Failure::Lapse };
@@ -561,6 +563,9 @@ impl SubscriptionState {
         if id.epoch != self.epoch {
             return Settled::Stale;
         }
+        if self.ordering.is_some() {
+            self.prepare_ack(id, backlog);
+        }
         let Some(word) = self.window.get_mut(id.index) else { return Settled::Stale };
         if word.generation() != id.generation {
             return Settled::Stale;
@@ -623,6 +628,9 @@ impl SubscriptionState {
         for run in runs {
             let mut nth = 0;
             while nth < run.len {
+                if self.ordering.is_some() {
+                    self.prepare_ack(run.lease(epoch, nth), backlog);
+                }
                 let count = if epoch == self.epoch { self.ack_plain(run, nth) } else { 0 };
                 if count > 0 {
                     outcome(Settled::Done, count as usize);

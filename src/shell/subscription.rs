@@ -1614,7 +1614,8 @@ impl Backlog for Reader<'_> {
     fn key(&mut self, index: u64) -> Option<u64> {
         let seed = self.seed;
         let position = self.position(index)?;
-        let key = self.segment(position)?.at(position)?.message.ordering_key();
+        let message = &self.segment(position)?.at(position)?.message;
+        let key = message.attributes().ordering_key_bytes();
         if key.is_empty() {
             return None;
         }

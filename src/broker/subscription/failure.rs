@@ -133,6 +133,7 @@ impl SubscriptionState {
         backlog: &mut impl Backlog,
     ) -> Settled {
         let Some(phase) = self.judge(id) else { return Settled::Stale };
+        self.file_unfiled(backlog);
         match phase {
             Phase::Leased => {
                 self.end_lease(id.index, backlog);
@@ -177,6 +178,7 @@ impl SubscriptionState {
         backlog: &mut impl Backlog,
     ) -> Settled {
         let Some(phase) = self.judge(id) else { return Settled::Stale };
+        self.file_unfiled(backlog);
         match phase {
             Phase::Leased => self.end_lease(id.index, backlog),
             Phase::Lapsed => self.leave_ready(id.index),

@@ -8,8 +8,9 @@ use super::{Backlog, LeaseId, Phase, Run, Settled, SubscriptionState, Word, slot
 use crate::time::Time;
 
 impl SubscriptionState {
-    /// What an ack would come to now; nothing is changed.
-    pub(crate) fn foresee_ack(&mut self, id: LeaseId) -> Settled {
+    /// What an ack would come to now; for the message nothing is changed.
+    pub(crate) fn foresee_ack(&mut self, id: LeaseId, backlog: &mut impl Backlog) -> Settled {
+        self.file_unfiled(backlog);
         let phase = self.judge(id);
         let Some(Phase::Leased | Phase::Lapsed | Phase::LapsedBackingOff) = phase else {
             return Settled::Stale;
@@ -41,6 +42,7 @@ impl SubscriptionState {
         if self.judge(id) != Some(Phase::Leased) {
             return;
         }
+        self.file_unfiled(backlog);
         self.end_lease(id.index, backlog);
         let Some(word) = self.window.get_mut(id.index) else { return };
         word.undo_hand_out();

@@ -47,6 +47,10 @@ impl SubscriptionState {
         if let Some(ordering) = self.ordering() {
             ordering.begin(options.client);
         }
+        if let Some(taken) = self.lease_unfiled(head, max, options, backlog, out) {
+            return (taken, false);
+        }
+        self.file_unfiled(backlog);
         let (mut taken, mut bytes, mut work) = (0, 0, MAX_WORK);
         while taken < max && bytes < options.max_bytes {
             let next = self.next_in_order(head, options, backlog, &mut work);

@@ -122,7 +122,10 @@ impl SubscriptionShared {
         how: Settle,
     ) -> Option<Settled> {
         let foreseen = match how {
-            Settle::Ack => state.broker.foresee_ack(lease),
+            Settle::Ack => {
+                let (broker, mut reader) = self.reader(state);
+                broker.foresee_ack(lease, &mut reader)
+            }
             Settle::Deadline(_) if state.broker.may_extend(lease) => Settled::Done,
             Settle::Deadline(_) | Settle::Nack | Settle::NackAfter(_) => return None,
         };
