@@ -462,7 +462,7 @@ impl SubscriptionShared {
         loop {
             let mut effects = Effects::default();
             if state.is_scanning() {
-                self.scan(&mut state, left);
+                self.look_back(&mut state, left, reading.now);
                 self.look_at_head(&mut state);
             }
             let most = state.at_once(left);
@@ -905,7 +905,14 @@ impl SubscriptionShared {
     pub(crate) fn reject(&self, lease: LeaseId, reason: Option<&str>) -> Result<Settled, AckError> {
         let reading = self.core.read();
         let mut effects = Effects::default();
-        let mut state = self.enter(reading).map_err(|end| self.ack_error(end))?;
+        let mut state = match self.enter(reading) {
+            Ok(state) => state,
+            Err(End::Detached) => {
+                self.touch_detached(reading);
+                return Ok(Settled::Stale);
+            }
+            Err(end) => return Err(self.ack_error(end)),
+        };
         state.touch(reading.now);
         if !state.broker.policy().forwards() {
             drop(state);

@@ -2,27 +2,31 @@
 //!
 //! Compared are the ids, order and attempts of what is handed out, the outcome of every
 //! settlement, the dead letters, the receipts of publishes and, after each operation, the counts of
-//! every subscription. Ordering keys, retry and dead-letter policies are in it, and change while it
-//! runs. A seed fixes a run, also which operations are frequent in it. On a mismatch the seed, the
-//! operations and both views are printed; `SIFTBUS_SEED=<n>` runs that seed alone,
-//! `SIFTBUS_SEEDS=<n>` as many from zero. Not here: waiting, streams, expiration, threads.
+//! every subscription and the books (LIB-40). Ordering keys, exactly-once delivery, retry and
+//! dead-letter policies are in it, and change while it runs; seeks, snapshots, detached and
+//! expiring subscriptions (`replay.rs`), and faults on demand (`faults.rs`). A seed fixes a run,
+//! also which operations are frequent in it. On a mismatch the seed, the operations and both views
+//! are printed; `SIFTBUS_SEED=<n>` runs that seed alone, `SIFTBUS_SEEDS=<n>` as many from zero. Not
+//! here: waiting, streams, threads, times to live.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod faults;
 mod naive;
 mod random;
+mod replay;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
-use naive::{Counts, Lease, Naive, Policies};
+use naive::{Counts, Lease, Naive, Policies, Refusal};
 use random::Random;
 use siftbus::filter::Filter;
 use siftbus::{
-    AckError, AckId, Bus, Clock, Code, DeadLetterPolicy, Deliveries, Delivery, Expiration,
-    ManualClock, Message, RetryPolicy, Subscription, SubscriptionConfig, SubscriptionUpdate, Topic,
-    TopicConfig, TopicUpdate,
+    AckError, AckFailure, AckId, Bus, Clock, Code, DeadLetterPolicy, Deliveries, Delivery,
+    Expiration, Limits, ManualClock, Message, PullError, RetryPolicy, Snapshot, Subscription,
+    SubscriptionConfig, SubscriptionUpdate, Topic, TopicConfig, TopicUpdate,
 };
 
 const SEEDS: u64 = 300;
@@ -31,6 +35,8 @@ const OPERATIONS: usize = 400;
 const FILTERS: [Option<u64>; 5] = [None, None, Some(0), Some(0), Some(1)];
 /// Deliveries and ids in hand; beyond it the oldest are dropped.
 const MAX_HELD: usize = 60;
+const SNAPSHOT_LIFE: Duration = Duration::from_secs(60);
+const SNAPSHOT_LEAST_LIFE: Duration = Duration::from_secs(5);
 
 #[test]
 fn the_bus_agrees_with_the_naive_reference() {
@@ -86,11 +92,16 @@ struct Run {
     payloads: BTreeMap<String, u64>,
     incarnations: u64,
     last_id: u64,
+    snapshots: BTreeMap<u64, Snapshot>,
+    names: u64,
+    /// Filtered subscriptions that may not have looked through all they went back over: what their
+    /// backlog is does not show yet (LIB-141).
+    scanning: BTreeSet<usize>,
 }
 
 type Operation = fn(&mut Run);
 
-const KINDS: [(Operation, u64); 16] = [
+const KINDS: [(Operation, u64); 27] = [
     (Run::publish, 12),
     (Run::pull, 12),
     (Run::pull_and_settle_the_batch, 4),
@@ -107,13 +118,27 @@ const KINDS: [(Operation, u64); 16] = [
     (Run::update_topic, 1),
     (Run::recreate_a_subscription, 1),
     (Run::recreate_the_topic, 1),
+    (Run::switch_exactly_once, 1),
+    (Run::seek_to_a_time, 3),
+    (Run::seek_to_a_snapshot, 2),
+    (Run::create_a_snapshot, 2),
+    (Run::delete_a_snapshot, 1),
+    (Run::retain_acked, 1),
+    (Run::detach, 1),
+    (Run::advance_to_a_going, 1),
+    (Run::ack_with_a_fault, 3),
+    (Run::delay_a_delivery, 2),
+    (Run::end_leases, 2),
 ];
 
 impl Run {
     fn new(seed: u64) -> Run {
         let mut random = Random::new(seed);
         let clock = ManualClock::new();
-        let bus = Bus::builder().clock(Clock::manual(&clock)).seed(seed).build();
+        let mut limits = Limits::embedded();
+        (limits.snapshot_life, limits.snapshot_least_life) = (SNAPSHOT_LIFE, SNAPSHOT_LEAST_LIFE);
+        let clock_of_bus = Clock::manual(&clock);
+        let bus = Bus::builder().clock(clock_of_bus).limits(limits).seed(seed).build();
         let dead = bus.create_topic("dead", TopicConfig::new()).now_or_never().unwrap().unwrap();
         let config = SubscriptionConfig::new().expiration(Expiration::Never);
         let inspect = dead.subscribe("inspect", config).now_or_never().unwrap().unwrap();
@@ -133,6 +158,9 @@ impl Run {
             payloads: BTreeMap::new(),
             incarnations: 0,
             last_id: 0,
+            snapshots: BTreeMap::new(),
+            names: 0,
+            scanning: BTreeSet::new(),
         }
     }
 
@@ -151,11 +179,10 @@ impl Run {
 
     fn compare(&mut self) {
         self.compare_the_dead();
-        if self.log.len().is_multiple_of(7) {
-            self.bus.audit().assert_balanced();
-        }
+        self.forget_what_has_gone();
+        self.bus.audit().assert_balanced(); // LIB-40
         for slot in 0..FILTERS.len() {
-            let counts = self.subscriptions.get(&slot).map(|subscription| {
+            let mut counts = self.subscriptions.get(&slot).map(|subscription| {
                 let stats = subscription.stats();
                 Counts {
                     backlog: stats.backlog,
@@ -166,7 +193,13 @@ impl Run {
                     provisional: stats.provisional,
                 }
             });
-            assert_eq!(counts, self.naive.counts(slot), "counts of slot {slot}: bus, reference");
+            let expected = self.naive.counts(slot);
+            if let (Some(counts), Some(expected)) = (&mut counts, &expected)
+                && self.scanning.contains(&slot)
+            {
+                (counts.backlog, counts.ready) = (expected.backlog, expected.ready);
+            }
+            assert_eq!(counts, expected, "counts of slot {slot}: bus, reference");
         }
         if let Some(topic) = &self.topic {
             let attached = self.naive.subscriptions.values().filter(|s| s.attached).count();
@@ -185,11 +218,7 @@ impl Run {
             came.entry(slot).or_default().push(self.payloads[text]);
         }
         batch.ack_all();
-        let subscriptions = self.naive.subscriptions.iter_mut();
-        let expected: BTreeMap<usize, Vec<u64>> = subscriptions
-            .map(|(slot, subscription)| (*slot, std::mem::take(&mut subscription.dead)))
-            .filter(|(_, dead)| !dead.is_empty())
-            .collect();
+        let expected = self.naive.take_dead();
         assert_eq!(came, expected, "dead letters: bus, reference");
     }
 
@@ -238,7 +267,7 @@ impl Run {
     }
 
     fn pull(&mut self) {
-        let Some((slot, batch, leases)) = self.pull_batch() else { return };
+        let Some((slot, batch, leases)) = self.pull_batch(None) else { return };
         let incarnation = self.naive.subscriptions[&slot].incarnation;
         for (delivery, lease) in batch.into_iter().zip(leases) {
             let hold = if self.random.one_in(3) {
@@ -255,16 +284,28 @@ impl Run {
     }
 
     /// Pulls from both and compares what came.
-    fn pull_batch(&mut self) -> Option<(usize, Deliveries, Vec<Lease>)> {
+    fn pull_batch(&mut self, delay: Option<u64>) -> Option<(usize, Deliveries, Vec<Lease>)> {
         let slot = self.slot();
         let max = match self.random.below(3) {
             0 => 1,
             1 => self.random.below(5) + 1,
             _ => self.random.below(100) + 1,
         } as usize;
-        self.say(format!("pull {max} from slot {slot}"));
-        let expected = self.naive.pull(slot, max)?;
-        let batch = self.subscriptions[&slot].try_pull(max).unwrap();
+        self.say(format!("pull {max} from slot {slot}, delay {delay:?}"));
+        let expected = self.naive.pull(slot, max, delay);
+        let subscription = self.subscriptions.get(&slot)?;
+        if let Some(delay) = delay {
+            subscription.faults().delay_deliveries(1, Duration::from_millis(delay));
+        }
+        let came = subscription.try_pull(max);
+        subscription.faults().disarm();
+        let (batch, expected) = match (came, expected) {
+            (Err(PullError::Detached { .. }), Err(Refusal::Precondition)) => return None,
+            (came, expected) => (came.unwrap(), expected.unwrap()),
+        };
+        if expected.len() < max {
+            self.scanning.remove(&slot);
+        }
         let came: Vec<(u64, u32)> =
             batch.iter().map(|delivery| (delivery.id().as_u64(), delivery.attempt())).collect();
         let seen: Vec<(u64, u32)> =
@@ -274,7 +315,7 @@ impl Run {
     }
 
     fn pull_and_settle_the_batch(&mut self) {
-        let Some((slot, batch, leases)) = self.pull_batch() else { return };
+        let Some((slot, batch, leases)) = self.pull_batch(None) else { return };
         let incarnation = self.naive.subscriptions[&slot].incarnation;
         let way = self.random.below(4);
         self.say(format!("  and settle it: {}", ["ack", "nack", "ack even", "drop"][way as usize]));
@@ -306,7 +347,7 @@ impl Run {
                 _ if !acks && !nacks => {}
                 naive::Outcome::Done => count.done += 1,
                 naive::Outcome::Provisional => count.provisional += 1,
-                naive::Outcome::Stale | naive::Outcome::NotFound => count.stale += 1,
+                _ => count.stale += 1,
             }
         }
         if let Some(settled) = settled {
@@ -380,12 +421,8 @@ impl Run {
                 subscription.modify_ack_deadline(&only_ids, by).now_or_never()
             }
         };
-        let came: Vec<naive::Outcome> = came
-            .expect("answers at once")
-            .unwrap()
-            .into_iter()
-            .map(|outcome| in_short(Ok(outcome)))
-            .collect();
+        let came = came.expect("answers at once");
+        self.naive.touch(slot);
         let expected: Vec<naive::Outcome> = leases
             .into_iter()
             .map(|(incarnation, lease)| {
@@ -395,12 +432,27 @@ impl Run {
                 };
                 // ACK-6: ids of a deleted namesake are stale on the new subscription.
                 match outcome {
-                    naive::Outcome::NotFound => naive::Outcome::Stale,
+                    naive::Outcome::NotFound => self.naive.stale(slot),
                     outcome => outcome,
                 }
             })
             .collect();
-        assert_eq!(came, expected, "by id: bus, reference");
+        match came {
+            Ok(came) => {
+                let came: Vec<_> = came.into_iter().map(|outcome| in_short(Ok(outcome))).collect();
+                assert_eq!(came, expected, "by id: bus, reference");
+            }
+            // EOD-5: those that failed, in order; the others were applied.
+            Err(AckError::ExactlyOnce { failures }) => {
+                let came: Vec<_> = failures.into_iter().map(|(_, why)| failure(why)).collect();
+                let failed = |o: &naive::Outcome| {
+                    matches!(o, naive::Outcome::Invalid | naive::Outcome::Unordered)
+                };
+                let expected: Vec<_> = expected.into_iter().filter(failed).collect();
+                assert_eq!(came, expected, "failures by id: bus, reference");
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// ACK-4, ACK-5: one id of another subscription refuses the whole request.
@@ -414,9 +466,13 @@ impl Run {
             Hold::Id(id) if held.slot == slot => Some(id.clone()),
             _ => None,
         });
+        let is_exactly_once = self.naive.subscriptions[&slot].exactly_once;
+        // EOD-6: beside a foreign id the others are applied there.
+        let own = own.filter(|_| !is_exactly_once);
         let ids: Vec<AckId> = own.into_iter().chain([foreign]).collect();
         let came = subscription.acknowledge(&ids).now_or_never().expect("answers at once");
         assert_eq!(came.unwrap_err().code(), Code::InvalidArgument, "a foreign id");
+        self.naive.touch(slot);
         self.say(format!("a foreign id for slot {slot} was refused"));
     }
 
@@ -604,11 +660,20 @@ impl Run {
         if let Some(k) = FILTERS[slot] {
             config = config.filter(Filter::eq("k", &k.to_string()));
         }
+        let ttl = [None, None, None, Some(20_000), Some(150_000)][self.random.below(5) as usize];
+        let is_exactly_once = self.random.one_in(4);
+        self.say(format!("  expires after {ttl:?}, exactly once: {is_exactly_once}"));
+        if let Some(ttl) = ttl {
+            config = config.expiration(Expiration::After(Duration::from_millis(ttl)));
+        }
+        config = config.exactly_once_delivery(is_exactly_once);
         let created = topic.subscribe(&format!("slot{slot}"), config).now_or_never();
+        self.scanning.remove(&slot);
         self.subscriptions.insert(slot, created.expect("answers at once").unwrap());
         let mut reference =
             naive::Subscription::new(incarnation, FILTERS[slot], deadline, retention);
         (reference.is_ordered, reference.policies) = (is_ordered, policies);
+        (reference.ttl, reference.exactly_once) = (ttl, is_exactly_once);
         self.naive.create(slot, reference);
     }
 
@@ -680,10 +745,23 @@ fn in_short(came: Result<siftbus::Outcome, AckError>) -> naive::Outcome {
         Ok(siftbus::Outcome::Done) => naive::Outcome::Done,
         Ok(siftbus::Outcome::Stale) => naive::Outcome::Stale,
         Ok(siftbus::Outcome::Provisional) => naive::Outcome::Provisional,
-        Ok(other) => panic!("{other:?} without exactly-once"),
+        Ok(other) => panic!("{other:?}"),
+        Err(AckError::ExactlyOnce { failures }) => {
+            assert_eq!(failures.len(), 1);
+            failure(failures[0].1)
+        }
         Err(error) => {
             assert_eq!(error.code(), Code::NotFound, "{error}");
             naive::Outcome::NotFound
         }
+    }
+}
+
+fn failure(why: AckFailure) -> naive::Outcome {
+    match why {
+        AckFailure::InvalidAckId => naive::Outcome::Invalid,
+        AckFailure::OutOfOrder => naive::Outcome::Unordered,
+        AckFailure::Transient => naive::Outcome::Transient,
+        other => panic!("{other:?}"),
     }
 }

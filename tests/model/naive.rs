@@ -4,7 +4,7 @@
 //! no types with the bus: messages are numbers, times are milliseconds. Time passes only in
 //! [`Naive::advance`]; whatever a moment brings is worked out by looking at every message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What one settlement did.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -13,15 +13,43 @@ pub(crate) enum Outcome {
     Stale,
     NotFound,
     Provisional,
+    /// With exactly-once delivery: stale (EOD-4), or before an earlier one of its key (EOD-9).
+    Invalid,
+    Unordered,
+    /// By a fault on demand (EOD-10).
+    Transient,
 }
 
-/// One hand-out of one message: its id, the number of the attempt, and the number of the hand-out,
-/// which differs where a hand-out was taken back and does not count (ORD-7).
+impl Outcome {
+    fn is_effective(self) -> bool {
+        matches!(self, Outcome::Done | Outcome::Provisional)
+    }
+}
+
+/// What goes wrong with one answer.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Lost,
+    Failed,
+    Duplicate,
+}
+
+/// Why nothing can be pulled, sought or captured.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Absent,
+    Precondition,
+}
+
+/// One hand-out of one message: its id, the number of the attempt, the number of the hand-out,
+/// which differs where a hand-out was taken back and does not count (ORD-7), and the number of
+/// seeks before it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Lease {
     pub(crate) message: u64,
     pub(crate) attempt: u32,
     pub(crate) hand_out: u32,
+    pub(crate) epoch: u32,
 }
 
 /// What a subscription does with deliveries that fail.
@@ -48,6 +76,33 @@ pub(crate) struct Naive {
     /// The topic's retention, while there is a topic.
     pub(crate) topic: Option<Option<u64>>,
     pub(crate) subscriptions: BTreeMap<usize, Subscription>,
+    /// How many topics there were; the number of the last one.
+    pub(crate) topics: u64,
+    /// Everything that was ever published, by topic.
+    pub(crate) logs: BTreeMap<u64, Vec<Entry>>,
+    /// From which place of its log on the topic keeps what is acknowledged (RET-2).
+    retained_from: Option<usize>,
+    pub(crate) snapshots: BTreeMap<u64, Snapshot>,
+    /// Dead letters of subscriptions that have expired since, until somebody looks.
+    dead_of_gone: BTreeMap<usize, Vec<u64>>,
+}
+
+/// What was published.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Entry {
+    id: u64,
+    pub(crate) published: u64,
+    attribute: Option<u64>,
+    key: Option<u64>,
+}
+
+/// SNP-1: what was unacknowledged, and all from a place of the log on.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    topic: u64,
+    unacked: BTreeSet<u64>,
+    from: usize,
+    pub(crate) expires: u64,
 }
 
 #[derive(Debug)]
@@ -67,6 +122,19 @@ pub(crate) struct Subscription {
     pub(crate) policies: Policies,
     /// What has gone to the dead-letter topic, until somebody looks.
     pub(crate) dead: Vec<u64>,
+    /// The number of its topic.
+    topic: u64,
+    /// Seeks so far.
+    epoch: u32,
+    /// From which place of the log on it keeps what it has acknowledged (RET-3).
+    acked_from: Option<usize>,
+    /// What is published before is acknowledged on arrival (SEEK-4).
+    not_before: Option<u64>,
+    pub(crate) detached: bool,
+    /// After how much idle time it goes (EXP-2), and since when it is idle.
+    pub(crate) ttl: Option<u64>,
+    last_activity: u64,
+    pub(crate) exactly_once: bool,
 }
 
 #[derive(Debug)]
@@ -77,6 +145,10 @@ struct Message {
     attempts: u32,
     hand_outs: u32,
     state: State,
+    /// Handed out with exactly-once delivery on (EOD-2).
+    strict: bool,
+    /// A hand-out was undone by a fault (LIB-402).
+    was_held_back: bool,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -114,6 +186,9 @@ impl Naive {
 
     pub(crate) fn create_topic(&mut self, retention: Option<u64>) {
         self.topic = Some(retention);
+        self.topics += 1;
+        self.logs.insert(self.topics, Vec::new());
+        self.retained_from = retention.map(|_| 0);
     }
 
     /// RES-11: the subscriptions stay, nothing new arrives; the topic's retention ends (L15).
@@ -126,27 +201,25 @@ impl Naive {
     }
 
     /// RES-13, PUB-8: a new subscription starts empty.
-    pub(crate) fn create(&mut self, slot: usize, subscription: Subscription) {
+    pub(crate) fn create(&mut self, slot: usize, mut subscription: Subscription) {
+        (subscription.topic, subscription.last_activity) = (self.topics, self.now);
         self.subscriptions.insert(slot, subscription);
     }
 
     /// PUB-7, FIL-2: every attached subscription whose filter matches; answers how many.
     pub(crate) fn publish(&mut self, id: u64, attribute: Option<u64>, key: Option<u64>) -> usize {
-        let now = self.now;
-        let takers = self.subscriptions.values_mut().filter(|subscription| {
-            subscription.attached
-                && (subscription.filter.is_none() || subscription.filter == attribute)
-        });
+        let entry = Entry { id, published: self.now, attribute, key };
+        if let Some(log) = self.logs.get_mut(&self.topics) {
+            log.push(entry);
+        }
+        let takers = self.subscriptions.values_mut();
         takers
+            .filter(|subscription| subscription.attached && subscription.takes(&entry))
             .map(|taker| {
-                taker.messages.push(Message {
-                    id,
-                    published: now,
-                    key,
-                    attempts: 0,
-                    hand_outs: 0,
-                    state: State::Ready,
-                });
+                // SEEK-4, LIB-143: what comes too early is taken and acknowledged.
+                if taker.not_before.is_none_or(|from| from <= entry.published) {
+                    taker.messages.push(Message::fresh(&entry));
+                }
             })
             .count()
     }
@@ -160,25 +233,202 @@ impl Naive {
         retention: Option<u64>,
     ) {
         if let Some(subscription) = self.subscriptions.get_mut(&slot) {
+            subscription.last_activity = self.now;
             subscription.ack_deadline = ack_deadline.unwrap_or(subscription.ack_deadline);
             subscription.retention = retention.unwrap_or(subscription.retention);
         }
         self.catch_up();
     }
 
+    /// RET-5: a topic that is given retention keeps what is published from then on.
     pub(crate) fn update_topic(&mut self, retention: Option<u64>) {
+        let end = self.logs[&self.topics].len();
+        self.retained_from = retention.map(|_| self.retained_from.unwrap_or(end));
         self.topic = Some(retention);
         self.catch_up();
     }
 
-    pub(crate) fn pull(&mut self, slot: usize, max: usize) -> Option<Vec<Lease>> {
+    /// RET-3: it begins with what is unacknowledged.
+    pub(crate) fn retain_acked(&mut self, slot: usize, is_on: bool) {
+        let Some(subscription) = self.subscriptions.get_mut(&slot) else { return };
+        subscription.last_activity = self.now;
+        let log = &self.logs[&subscription.topic];
+        let oldest = subscription.messages.first().map(|message| message.id);
+        let begin = log.iter().position(|entry| Some(entry.id) == oldest).unwrap_or(log.len());
+        let is_kept = is_on && !subscription.detached;
+        subscription.acked_from = is_kept.then(|| subscription.acked_from.unwrap_or(begin));
+    }
+
+    /// EOD-2.
+    pub(crate) fn set_exactly_once(&mut self, slot: usize, is_on: bool) {
+        if let Some(subscription) = self.subscriptions.get_mut(&slot) {
+            (subscription.exactly_once, subscription.last_activity) = (is_on, self.now);
+        }
+    }
+
+    /// `held_back`: the first one that would be handed out is delayed by so much (LIB-402).
+    pub(crate) fn pull(
+        &mut self,
+        slot: usize,
+        max: usize,
+        held_back: Option<u64>,
+    ) -> Result<Vec<Lease>, Refusal> {
         let now = self.now;
-        Some(self.subscriptions.get_mut(&slot)?.pull(now, max))
+        self.active(slot).map(|subscription| subscription.pull(now, max, held_back))
+    }
+
+    /// The subscription, if it delivers; asking for it is activity (EXP-3).
+    fn active(&mut self, slot: usize) -> Result<&mut Subscription, Refusal> {
+        let now = self.now;
+        let subscription = self.subscriptions.get_mut(&slot).ok_or(Refusal::Absent)?;
+        if subscription.detached {
+            return Err(Refusal::Precondition);
+        }
+        subscription.last_activity = now;
+        Ok(subscription)
+    }
+
+    /// SEEK-2, SEEK-3: what is retained or unacknowledged, from a time on.
+    pub(crate) fn seek_to_time(&mut self, slot: usize, time: Option<u64>) -> Result<(), Refusal> {
+        let (now, retained) = (self.now, self.retained_from);
+        self.active(slot)?;
+        let Some(subscription) = self.subscriptions.get_mut(&slot) else { unreachable!() };
+        let log = &self.logs[&subscription.topic];
+        // Without a time it is the purge (SEEK-5).
+        let at = time.map_or(log.len(), |time| log.partition_point(|e| e.published < time));
+        let retained = retained.filter(|_| subscription.attached);
+        let from = subscription.acked_from.into_iter().chain(retained).min();
+        let from = from.unwrap_or(log.len());
+        let unacked: BTreeSet<u64> = subscription.messages.iter().map(|m| m.id).collect();
+        let comes_back = |place: usize, entry: &Entry| {
+            place >= at && (place >= from || unacked.contains(&entry.id))
+        };
+        subscription.begin_anew(log, comes_back);
+        subscription.not_before = time.filter(|time| *time > now);
+        self.catch_up();
+        Ok(())
+    }
+
+    /// SNP-5, SNP-11.
+    pub(crate) fn seek_to_snapshot(&mut self, slot: usize, name: u64) -> Result<(), Refusal> {
+        if !self.snapshots.contains_key(&name) {
+            return Err(Refusal::Absent); // SEEK-8: existence comes first
+        }
+        self.active(slot)?;
+        let Some(subscription) = self.subscriptions.get_mut(&slot) else { unreachable!() };
+        let snapshot = &self.snapshots[&name];
+        if snapshot.topic != subscription.topic {
+            return Err(Refusal::Precondition); // SEEK-9
+        }
+        let log = &self.logs[&subscription.topic];
+        subscription.begin_anew(log, |place, entry| {
+            place >= snapshot.from || snapshot.unacked.contains(&entry.id)
+        });
+        subscription.not_before = None;
+        self.catch_up();
+        Ok(())
+    }
+
+    /// SNP-1, SNP-3, SNP-4.
+    pub(crate) fn snapshot(
+        &mut self,
+        slot: usize,
+        name: u64,
+        life: u64,
+        least_life: u64,
+    ) -> Result<(), Refusal> {
+        let now = self.now;
+        let subscription = self.active(slot)?;
+        let oldest = subscription.messages.first().map_or(now, |message| message.published);
+        let expires = oldest + life;
+        let unacked = subscription.messages.iter().map(|message| message.id).collect();
+        let topic = subscription.topic;
+        if expires < now + least_life {
+            return Err(Refusal::Precondition);
+        }
+        let from = self.logs[&topic].len();
+        self.snapshots.insert(name, Snapshot { topic, unacked, from, expires });
+        Ok(())
+    }
+
+    /// RES-14.
+    pub(crate) fn detach(&mut self, slot: usize) {
+        let Some(subscription) = self.subscriptions.get_mut(&slot) else { return };
+        if !subscription.detached {
+            subscription.last_activity = self.now;
+        }
+        subscription.messages.clear();
+        subscription.acked_from = None;
+        (subscription.detached, subscription.attached) = (true, false);
+    }
+
+    /// LIB-404: a lease ends before its deadline.
+    pub(crate) fn end_lease(&mut self, slot: usize, incarnation: u64, lease: Lease) -> bool {
+        let now = self.now;
+        let subscription = self.subscriptions.get_mut(&slot);
+        let Some(subscription) = subscription.filter(|s| s.incarnation == incarnation) else {
+            return false;
+        };
+        let Some(at) = subscription.alive(lease) else { return false };
+        let is_leased = matches!(subscription.messages[at].state, State::Leased { .. });
+        if is_leased {
+            subscription.lapse(at, now, now);
+        }
+        is_leased
+    }
+
+    /// LIB-404: the first of a key takes the others along.
+    pub(crate) fn end_leases(&mut self, slot: usize) -> u64 {
+        let now = self.now;
+        let Some(subscription) = self.subscriptions.get_mut(&slot) else { return 0 };
+        let ids: Vec<u64> = subscription.messages.iter().map(|message| message.id).collect();
+        let ended = ids.into_iter().filter(|id| {
+            let at = subscription.messages.iter().position(|message| message.id == *id);
+            let leased =
+                at.filter(|at| matches!(subscription.messages[*at].state, State::Leased { .. }));
+            if let Some(at) = leased {
+                subscription.lapse(at, now, now);
+            }
+            leased.is_some()
+        });
+        ended.count() as u64
+    }
+
+    /// An ack that a fault strikes (LIB-401, LIB-403, LIB-405). Answers whether it did.
+    pub(crate) fn faulty_ack(
+        &mut self,
+        slot: usize,
+        incarnation: u64,
+        lease: Lease,
+        fault: Fault,
+    ) -> (Outcome, bool) {
+        let mut struck = false;
+        let outcome = self.settle(slot, incarnation, lease, |subscription, at, _| {
+            let outcome = subscription.foresee(at);
+            let is_strict = subscription.messages[at].strict;
+            struck = outcome.is_effective() && !(fault == Fault::Duplicate && is_strict);
+            match fault {
+                _ if !struck => subscription.ack(at),
+                Fault::Failed => Outcome::Transient,
+                Fault::Lost if is_strict => Outcome::Transient,
+                Fault::Lost => outcome,
+                Fault::Duplicate => {
+                    if matches!(subscription.messages[at].state, State::Leased { .. }) {
+                        subscription.rewind(at);
+                        subscription.messages[at].attempts -= 1;
+                    }
+                    subscription.messages[at].state = State::Ready;
+                    outcome
+                }
+            }
+        });
+        (outcome, struck)
     }
 
     /// RTY-9, DLQ-13.
     pub(crate) fn set_policies(&mut self, slot: usize, policies: Policies) {
         let Some(subscription) = self.subscriptions.get_mut(&slot) else { return };
+        subscription.last_activity = self.now;
         let old = std::mem::replace(&mut subscription.policies, policies);
         for message in &mut subscription.messages {
             if old.max_attempts.is_none() && policies.max_attempts.is_some() {
@@ -194,15 +444,7 @@ impl Naive {
 
     /// LS-4, LS-8; ORD-7: provisional while an earlier message of the key is not acknowledged.
     pub(crate) fn ack(&mut self, slot: usize, incarnation: u64, lease: Lease) -> Outcome {
-        self.settle(slot, incarnation, lease, |subscription, at, _| {
-            let key = subscription.key_of(at);
-            if key.is_some() && subscription.of_key(key).next() != Some(at) {
-                subscription.messages[at].state = State::Provisional;
-                return Outcome::Provisional;
-            }
-            subscription.remove(at);
-            Outcome::Done
-        })
+        self.settle(slot, incarnation, lease, |subscription, at, _| subscription.ack(at))
     }
 
     /// LS-6 with a delay; zero makes the message ready at once, if no policy says otherwise.
@@ -265,16 +507,38 @@ impl Naive {
         let Some(subscription) = subscription.filter(|s| s.incarnation == incarnation) else {
             return Outcome::NotFound; // LS-18
         };
-        // ACK-6, LS-10 to LS-14: acked, expired, superseded and nacked ids do nothing.
-        let live = subscription.messages.iter().position(|message| {
-            let alive = matches!(
-                message.state,
-                State::Leased { .. } | State::Lapsed | State::BackingOff { lapsed: true, .. }
-            );
-            message.id == lease.message && message.hand_outs == lease.hand_out && alive
-        });
-        let Some(at) = live else { return Outcome::Stale };
-        act(subscription, at, now)
+        subscription.last_activity = now;
+        match subscription.alive(lease) {
+            Some(at) => act(subscription, at, now),
+            None if subscription.exactly_once => Outcome::Invalid, // EOD-3, EOD-4
+            None => Outcome::Stale,
+        }
+    }
+
+    /// What a stale answer is called on a subscription.
+    pub(crate) fn stale(&self, slot: usize) -> Outcome {
+        match self.subscriptions.get(&slot).is_some_and(|s| s.exactly_once) {
+            true => Outcome::Invalid,
+            false => Outcome::Stale,
+        }
+    }
+
+    /// A call that did nothing, but counts as activity (EXP-3).
+    pub(crate) fn touch(&mut self, slot: usize) {
+        let now = self.now;
+        if let Some(subscription) = self.subscriptions.get_mut(&slot) {
+            subscription.last_activity = now;
+        }
+    }
+
+    /// What has gone to the dead-letter topic since the last look, by subscription.
+    pub(crate) fn take_dead(&mut self) -> BTreeMap<usize, Vec<u64>> {
+        let mut dead = std::mem::take(&mut self.dead_of_gone);
+        for (slot, subscription) in &mut self.subscriptions {
+            dead.entry(*slot).or_default().append(&mut subscription.dead);
+        }
+        dead.retain(|_, dead| !dead.is_empty());
+        dead
     }
 
     pub(crate) fn counts(&self, slot: usize) -> Option<Counts> {
@@ -317,9 +581,47 @@ impl Naive {
         expiries
     }
 
-    /// Retention first, then lapses and ends of delays (TIME-2).
+    /// When subscriptions and snapshots will go, earliest first.
+    pub(crate) fn goings(&self) -> Vec<u64> {
+        let snapshots = self.snapshots.values().map(|snapshot| snapshot.expires);
+        let subscriptions = self.subscriptions.values();
+        let mut goings: Vec<u64> =
+            subscriptions.filter_map(Subscription::goes_at).chain(snapshots).collect();
+        goings.sort_unstable();
+        goings
+    }
+
+    /// What is old enough is kept no longer; it never comes back (RET-8).
+    fn drop_retained(&mut self) {
+        let now = self.now;
+        let drop = |log: &[Entry], from: &mut Option<usize>, span: u64| {
+            let Some(from) = from else { return };
+            while log.get(*from).is_some_and(|entry| entry.published + span <= now) {
+                *from += 1;
+            }
+        };
+        if let (Some(log), Some(span)) = (self.logs.get(&self.topics), self.topic.flatten()) {
+            drop(log, &mut self.retained_from, span);
+        }
+        for subscription in self.subscriptions.values_mut() {
+            let span = subscription.retention;
+            drop(&self.logs[&subscription.topic], &mut subscription.acked_from, span);
+        }
+    }
+
+    /// Expiration and retention first, then lapses and ends of delays (TIME-2).
     fn catch_up(&mut self) {
         let (now, topic) = (self.now, self.topic.flatten());
+        let dead = &mut self.dead_of_gone;
+        self.subscriptions.retain(|slot, subscription| {
+            let stays = subscription.goes_at().is_none_or(|at| now < at); // EXP-4
+            if !stays {
+                dead.entry(*slot).or_default().append(&mut subscription.dead);
+            }
+            stays
+        });
+        self.snapshots.retain(|_, snapshot| now < snapshot.expires); // SNP-10
+        self.drop_retained();
         for subscription in self.subscriptions.values_mut() {
             let keeps_for = subscription.keeps_for(topic);
             subscription.messages.retain(|message| now < message.published + keeps_for); // LS-15
@@ -329,7 +631,7 @@ impl Naive {
                 let Some(at) = at else { continue };
                 match subscription.messages[at].state {
                     State::Leased { until } if until <= now => {
-                        subscription.fail(at, true, until, None, now); // LS-7
+                        subscription.lapse(at, until, now); // LS-7
                     }
                     State::Delayed { until } | State::BackingOff { until, lapsed: false }
                         if until <= now =>
@@ -364,7 +666,76 @@ impl Subscription {
             is_ordered: false,
             policies: Policies::default(),
             dead: Vec::new(),
+            topic: 0,
+            epoch: 0,
+            acked_from: None,
+            not_before: None,
+            detached: false,
+            ttl: None,
+            last_activity: 0,
+            exactly_once: false,
         }
+    }
+
+    /// FIL-2.
+    fn takes(&self, entry: &Entry) -> bool {
+        self.filter.is_none() || self.filter == entry.attribute
+    }
+
+    fn goes_at(&self) -> Option<u64> {
+        self.ttl.map(|ttl| self.last_activity + ttl)
+    }
+
+    /// SEEK-10, SEEK-12, SEEK-14: with what comes back, as if it had never been handed out.
+    fn begin_anew(&mut self, log: &[Entry], comes_back: impl Fn(usize, &Entry) -> bool) {
+        let entries = log.iter().enumerate();
+        let entries = entries.filter(|(at, entry)| self.takes(entry) && comes_back(*at, entry));
+        self.messages = entries.map(|(_, entry)| Message::fresh(entry)).collect();
+        self.epoch += 1;
+        self.last_was_redelivery = false;
+    }
+
+    /// The message that a lease can still answer for. ACK-6, LS-10 to LS-14: acked, expired,
+    /// superseded and nacked ids do nothing.
+    fn alive(&self, lease: Lease) -> Option<usize> {
+        self.messages.iter().position(|message| {
+            let is_alive = matches!(
+                message.state,
+                State::Leased { .. } | State::Lapsed | State::BackingOff { lapsed: true, .. }
+            );
+            message.id == lease.message
+                && message.hand_outs == lease.hand_out
+                && self.epoch == lease.epoch
+                && is_alive
+        })
+    }
+
+    /// What an ack would come to.
+    fn foresee(&self, at: usize) -> Outcome {
+        let key = self.key_of(at);
+        let is_first = key.is_none() || self.of_key(key).next() == Some(at);
+        let is_leased = matches!(self.messages[at].state, State::Leased { .. });
+        match self.messages[at].strict {
+            _ if is_first => Outcome::Done,
+            true if is_leased => Outcome::Unordered, // EOD-9
+            _ => Outcome::Provisional,
+        }
+    }
+
+    fn ack(&mut self, at: usize) -> Outcome {
+        let outcome = self.foresee(at);
+        match outcome {
+            Outcome::Done => self.remove(at),
+            Outcome::Provisional => self.messages[at].state = State::Provisional,
+            _ => {}
+        }
+        outcome
+    }
+
+    /// A lease has come to its end; with exactly-once delivery its id has, too (EOD-4).
+    fn lapse(&mut self, at: usize, ended_at: u64, now: u64) {
+        let is_strict = self.messages[at].strict;
+        self.fail(at, !is_strict, ended_at, None, now);
     }
 
     /// RET-2: the longer of its own retention and its topic's.
@@ -444,7 +815,7 @@ impl Subscription {
     /// PUB-12 as refined by L13: the older one of redeliveries and fresh messages, but never two
     /// redeliveries in a row while a fresh message waits. ORD-4, ORD-5: of a key, only what follows
     /// on what this very pull has taken.
-    fn pull(&mut self, now: u64, max: usize) -> Vec<Lease> {
+    fn pull(&mut self, now: u64, max: usize, mut held_back: Option<u64>) -> Vec<Lease> {
         let mut taken: Vec<Lease> = Vec::new();
         while taken.len() < max {
             let is_free = |at: &usize| {
@@ -457,27 +828,53 @@ impl Subscription {
                     && (key.is_none()
                         || self.of_key(key).take_while(|other| other < at).all(is_taken))
             };
-            let again =
-                (0..self.messages.len()).find(|at| self.messages[*at].hand_outs > 0 && is_free(at));
-            let fresh = (0..self.messages.len())
-                .find(|at| self.messages[*at].hand_outs == 0 && is_free(at));
+            // Without keys what was held back comes in the place of a redelivery (LIB-402).
+            let comes_again = |at: usize| {
+                let message = &self.messages[at];
+                message.hand_outs > 0 || message.was_held_back && !self.is_ordered
+            };
+            let again = (0..self.messages.len()).find(|at| comes_again(*at) && is_free(at));
+            let fresh = (0..self.messages.len()).find(|at| !comes_again(*at) && is_free(at));
             let at = match (again, fresh) {
                 (Some(_), Some(fresh)) if self.last_was_redelivery => fresh,
                 (Some(again), Some(fresh)) => again.min(fresh),
                 (Some(one), None) | (None, Some(one)) => one,
                 (None, None) => break,
             };
+            let comes_again = comes_again(at);
             let message = &mut self.messages[at];
-            self.last_was_redelivery = message.hand_outs > 0;
+            self.last_was_redelivery = comes_again;
+            if let Some(delay) = held_back.take() {
+                message.state = State::Delayed { until: now + delay };
+                message.was_held_back = true;
+                continue;
+            }
             message.attempts += 1;
             message.hand_outs += 1;
+            message.strict = self.exactly_once;
             message.state = State::Leased { until: now + self.ack_deadline }; // LS-3
             taken.push(Lease {
                 message: message.id,
                 attempt: message.attempts,
                 hand_out: message.hand_outs,
+                epoch: self.epoch,
             });
         }
         taken
+    }
+}
+
+impl Message {
+    fn fresh(entry: &Entry) -> Message {
+        Message {
+            id: entry.id,
+            published: entry.published,
+            key: entry.key,
+            attempts: 0,
+            hand_outs: 0,
+            state: State::Ready,
+            strict: false,
+            was_held_back: false,
+        }
     }
 }

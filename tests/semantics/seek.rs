@@ -267,6 +267,24 @@ async fn seek_14_a_filtered_seek_back_over_many_messages_finds_the_few() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ret_07_what_a_filtered_seek_comes_to_later_may_be_past_its_time_by_then() {
+    let config = SubscriptionConfig::new().filter(Filter::eq("k", "v"));
+    let w = World::with(config.retention(MINUTE).retain_acked(true)).await;
+    let publish = |text: &'static str| w.topic.publish(Message::new(text).with_attribute("k", "v"));
+    publish("old").await.unwrap();
+    w.clock.advance(30 * SECOND);
+    publish("young").await.unwrap();
+    assert_eq!(drain(&w.worker), ["old", "young"]);
+    w.worker.seek(w.clock.now() - MINUTE).await.unwrap();
+    w.clock.advance(30 * SECOND);
+    // RET-7, RET-1, LIB-141: nobody has looked through the log since the seek.
+    assert_eq!(drain(&w.worker), ["young"]);
+    w.worker.seek(w.clock.now() - MINUTE).await.unwrap();
+    w.clock.advance(8 * DAY);
+    w.worker.create_snapshot("later").await.unwrap(); // SNP-4: there is no backlog any more
+}
+
+#[tokio::test(start_paused = true)]
 async fn seek_16_works_after_the_topic_is_deleted_on_what_is_retained() {
     let w = World::with(retaining()).await;
     publish_by_the_minute(&w, &["a", "b"]).await;

@@ -248,8 +248,11 @@ async fn res_14_a_detached_subscription_loses_its_messages_and_delivers_no_more(
 async fn res_15_what_a_detached_subscription_still_does() {
     let w = World::new().await;
     w.publish(&["a"]).await;
+    w.publish(&["b"]).await;
     let id = take_one(&w.worker).into_ack_id();
+    let held = take_one(&w.worker);
     w.worker.detach().await.unwrap();
+    assert_eq!(held.reject().await.unwrap(), Outcome::Stale, "RES-15");
     // RES-15, each part of it; ERR-41.
     assert_eq!(w.worker.acknowledge(std::slice::from_ref(&id)).await.unwrap(), [Outcome::Stale]);
     assert_eq!(w.worker.modify_ack_deadline(&[id], SECOND).await.unwrap(), [Outcome::Stale]);

@@ -5,7 +5,7 @@
 //! its key: every later message of it that was handed out comes again, in order (ORD-7).
 
 use super::{
-    LeaseId, LeaseOptions, Leased, MAX_WORK, Phase, Run, Settled, SubscriptionState, Word,
+    LeaseId, LeaseOptions, Leased, MAX_WORK, Phase, Run, Runs, Settled, SubscriptionState, Word,
 };
 use crate::broker::ordering::{Client, KEYED, Kind, Ordering};
 use crate::broker::subscription::Backlog;
@@ -41,7 +41,7 @@ impl SubscriptionState {
         head: u64,
         options: LeaseOptions,
         backlog: &mut impl Backlog,
-        out: &mut impl Extend<Leased>,
+        out: &mut Runs,
     ) -> (usize, bool) {
         let max = options.max_messages.min(MAX_WORK);
         if let Some(ordering) = self.ordering() {

@@ -4,7 +4,7 @@
 //! order, nobody asks, and a batch costs what it costs without order. Whatever else is about to
 //! happen to such a lease files all of them first (L8); from then on `ordered.rs` goes by the keys.
 
-use super::{Backlog, LeaseId, LeaseOptions, Leased, MAX_WORK, Phase, Run, SubscriptionState};
+use super::{Backlog, LeaseId, LeaseOptions, MAX_WORK, Phase, Run, Runs, SubscriptionState};
 use crate::broker::ordering::{Client, KEYED, Unfiled};
 
 impl SubscriptionState {
@@ -17,7 +17,7 @@ impl SubscriptionState {
         max: usize,
         options: LeaseOptions,
         backlog: &mut impl Backlog,
-        out: &mut impl Extend<Leased>,
+        out: &mut Runs,
     ) -> Option<usize> {
         let (live, cursor) = (self.window.live(), self.window.cursor());
         if cursor < self.ttl_below {
@@ -101,7 +101,7 @@ impl SubscriptionState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::subscription::{Meta, Settled};
+    use crate::broker::subscription::{Leased, Meta, Settled};
     use crate::time::{Span, Time};
 
     /// Every message has one of three keys in turn, or none.
@@ -132,7 +132,7 @@ mod tests {
             owner: 0,
             client,
         };
-        let mut out = Vec::new();
+        let mut out = Runs::new();
         state.lease(head, &options, &mut Keys, &mut out);
         let single = |run: &Leased, nth| {
             let index = run.index + u64::from(nth);

@@ -163,7 +163,7 @@ impl SubscriptionShared {
                 continue;
             }
             while state.is_scanning() {
-                self.scan(&mut state, usize::MAX);
+                self.look_back(&mut state, usize::MAX, reading.now);
             }
             let mut runs = Runs::default();
             let hold = self.keeps(&state).hold.unwrap_or(head);
@@ -185,8 +185,18 @@ impl SubscriptionShared {
         }
     }
 
+    /// Looks through the log as [`scan`](Self::scan) does, and drops what of that is past its time
+    /// by now: a seek may have been long ago (RET-7).
+    #[cold]
+    pub(super) fn look_back(&self, state: &mut State, wanted: usize, now: Time) {
+        self.scan(state, wanted);
+        let head = self.head(state);
+        let (broker, mut reader) = self.reader(state);
+        while broker.advance(now, head, &mut reader) {}
+    }
+
     /// Looks through the log until `wanted` fresh messages are known or some work is done.
-    pub(super) fn scan(&self, state: &mut State, wanted: usize) {
+    fn scan(&self, state: &mut State, wanted: usize) {
         let cursor = state.broker.cursor();
         let mut count = 0;
         let State { replay: Some(replay), broker, .. } = &mut *state else { return };
