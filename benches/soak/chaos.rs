@@ -99,7 +99,9 @@ async fn fault(world: &World, random: &mut Random) {
         1 => faults.fail_answers(count),
         2 => faults.duplicate_deliveries(count),
         3 => faults.delay_deliveries(count, Duration::from_millis(random.below(200))),
-        4 => drop(faults.end_leases()),
+        4 => {
+            faults.end_leases();
+        }
         _ => world.orders.faults().fail_publishes(1, Code::Unavailable),
     }
 }

@@ -164,7 +164,11 @@ fn settle(world: &World, delivery: Delivery, random: &mut Random) {
         0 => delivery.nack(),
         1 => delivery.nack_after(Duration::from_millis(random.below(50))),
         2 => delivery.reject(),
-        3 => return drop(delivery.into_ack_id()),
+        3 => {
+            // Nobody answers, and the lease lapses.
+            let _ = delivery.into_ack_id();
+            return;
+        }
         4 => {
             let _ = delivery.set_deadline(Duration::from_millis(random.below(400))).outcome();
             delivery.ack()
