@@ -241,6 +241,38 @@ async fn lib_42_a_publisher_that_waits_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lib_41_a_subscriber_that_never_acks_holds_up_until_its_retention() {
+    let bus = Bus::builder().budget(Budget::new(10 * ONE)).build();
+    let topic = bus.create_topic("t", TopicConfig::new()).await.unwrap();
+    let other = bus.create_topic("other", TopicConfig::new()).await.unwrap();
+    let worker = other.subscribe("worker", SubscriptionConfig::new()).await.unwrap();
+    let short = SubscriptionConfig::new().retention(100 * SECOND);
+    let silent = topic.subscribe("silent", short).await.unwrap();
+    let hoarding = tokio::spawn({
+        let silent = silent.clone();
+        async move {
+            while let Ok(batch) = silent.pull(10).await {
+                batch.into_iter().for_each(|delivery| drop(delivery.into_ack_id()));
+            }
+        }
+    });
+    let since = bus.now();
+    for _ in 0..10 {
+        topic.publish("x").await.unwrap();
+    }
+    let late = topic.publish_timeout("y", 50 * SECOND).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded, "LIB-41");
+    other.publish("z").await.unwrap();
+    assert_eq!(drain(&worker), ["z"], "LIB-41: a topic below its reserve goes on");
+    assert!(silent.stats().expired_leases >= 10);
+    topic.publish("y").await.unwrap();
+    assert!(bus.now() >= since + 100 * SECOND && bus.now() <= since + 102 * SECOND, "LIB-41");
+    assert_eq!(silent.stats().expired_messages, 10, "RET-1: counted, so nothing is lost silently");
+    bus.audit().assert_balanced();
+    hoarding.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn lib_41_a_pipeline_cannot_block_itself() {
     for budget in [Budget::default(), Budget::new(1), Budget::new(ONE), Budget::new(5 * ONE)] {
         let budget = if budget.bytes == 1 { Budget::new(ONE) } else { budget };

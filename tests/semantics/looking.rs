@@ -166,8 +166,8 @@ fn a_runtime_that_ends_takes_only_its_own_waiters_along() {
     });
     assert_eq!(topic.stats().publishers_waiting, 3);
     drop(runtime);
-    // LIB-42: those that are gone have handed their turn on.
-    assert_eq!(topic.stats().publishers_waiting, 0, "LIB-42");
+    // Those that are gone have handed their turn on.
+    assert_eq!(topic.stats().publishers_waiting, 0, "LIB-42, LIB-330");
     start().block_on(async {
         let consumer = tokio::spawn(async move {
             for _ in 0..11 {
