@@ -442,7 +442,9 @@ pub use policy::{DeadLetterPolicy, RetryPolicy};
 pub use publish::Permit;
 pub use push::{DEFAULT_PUSH_WINDOW, PUSH_WINDOW, Push, PushEndpoint, PushOptions, PushStats};
 #[cfg(feature = "http")]
-pub use push::{HttpClient, HttpEndpoint, MAX_PUSH_ANSWER, MAX_PUSH_BODY, Pusher, PusherBuilder};
+pub use push::{
+    HttpClient, HttpEndpoint, MAX_PUSH_ANSWER, MAX_PUSH_BODY, PushAnswer, Pusher, PusherBuilder,
+};
 pub use push_config::{OidcToken, PushConfig, PushWrapper};
 pub use received::{Failure, Received, Verdict};
 pub use request::{CORRELATION_ID, REPLY_TO, REQUESTER, Requester, reply};

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use siftbus::{
-    Bus, Clock, Code, DeadLetterPolicy, HttpClient, HttpEndpoint, MAX_PUSH_ANSWER, MAX_PUSH_BODY,
-    ManualClock, Message, Push, PushOptions, PushStats, Subscription, SubscriptionConfig,
-    SubscriptionUpdate, Topic, TopicConfig,
+    Bus, Clock, Code, DeadLetterPolicy, Failure, HttpClient, HttpEndpoint, MAX_PUSH_ANSWER,
+    MAX_PUSH_BODY, ManualClock, Message, Push, PushAnswer, PushOptions, PushStats, Subscription,
+    SubscriptionConfig, SubscriptionUpdate, Topic, TopicConfig,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -399,6 +399,49 @@ async fn a_body_over_the_limit_is_rejected_and_the_message_kept() {
     let _push = w.push(&receiver.url);
     assert_eq!(dead.pull(2).await.unwrap().ack_all().done, 1, "LIB-424");
     assert!(receiver.seen.try_recv().is_err(), "LIB-424");
+}
+
+/// LIB-307: a judge decides by status and body, but only about a whole answer.
+#[tokio::test]
+async fn a_judge_decides_by_status_and_body() {
+    let w = World::new().await;
+    let with = |status: u16, length: usize, body: &str| {
+        format!("HTTP/1.1 {status} A\r\ncontent-length: {length}\r\n\r\n{body}")
+    };
+    let long = MAX_PUSH_ANSWER + 1;
+    let receiver = Receiver::new([
+        Answer::close(),
+        Answer::Last(with(200, long, &"x".repeat(long))),
+        Answer::Last(with(200, 9, "half")),
+        Answer::status(204),
+        Answer::Text(with(418, 4, "mine")),
+    ])
+    .await;
+    let (told, mut judged) = tokio::sync::mpsc::unbounded_channel();
+    let endpoint = w.endpoint(&receiver.url).judge(move |received, answer: &PushAnswer| {
+        let body = answer.body.as_ref().map(|body| body.to_vec());
+        told.send((received.attempt(), answer.status, body)).unwrap();
+        match answer.status {
+            418 => Ok(()),
+            status => Err(Failure::retry(format!("answered with status {status}"))),
+        }
+    });
+    let push = w.worker.push_to(endpoint).unwrap();
+    w.publish(&["order"]).await;
+    for failures in 1..=4 {
+        stats(&push, |stats| stats.failed == failures).await;
+        w.clock.advance_settled(2 * SECOND).await;
+    }
+    stats(&push, |stats| stats.succeeded == 1).await;
+    // The first push has no answer at all: it fails unasked.
+    for expected in [
+        (2, 200, None),
+        (3, 200, None),
+        (4, 204, Some(Vec::new())),
+        (5, 418, Some(b"mine".to_vec())),
+    ] {
+        assert_eq!(judged.try_recv(), Ok(expected), "LIB-307");
+    }
 }
 
 mod tls {

@@ -61,7 +61,20 @@ pub struct HttpEndpoint {
     uri: Uri,
     wrapper: PushWrapper,
     authorization: Authorization,
+    judge: Option<Box<Judge>>,
     client: HttpClient,
+}
+
+type Judge = dyn Fn(&Received, &PushAnswer) -> Result<(), Failure> + Send + Sync;
+
+/// What an endpoint has answered, for [`HttpEndpoint::judge`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PushAnswer {
+    /// The status code.
+    pub status: u16,
+    /// The body; `None` if it has more than [`MAX_PUSH_ANSWER`] bytes or breaks off.
+    pub body: Option<Bytes>,
 }
 
 impl HttpEndpoint {
@@ -92,6 +105,7 @@ impl HttpEndpoint {
             uri,
             wrapper: PushWrapper::PubsubWrapper,
             authorization: Authorization::Nothing,
+            judge: None,
             client: client.clone(),
         })
     }
@@ -124,6 +138,34 @@ impl HttpEndpoint {
         header: impl Fn() -> Result<String, Failure> + Send + Sync + 'static,
     ) -> Self {
         self.authorization = Authorization::Said(Box::new(header));
+        self
+    }
+
+    /// Decides what an answer means by its status and its body, instead of by its status alone:
+    /// `Ok` acknowledges the message.
+    ///
+    /// Without an answer, or without the whole of it in time, nothing is asked and the message
+    /// stays.
+    ///
+    /// ```no_run
+    /// # async fn run(billing: siftbus::Subscription) -> Result<(), Box<dyn std::error::Error>> {
+    /// use siftbus::{Failure, HttpEndpoint};
+    ///
+    /// let endpoint = HttpEndpoint::new(&billing, "https://billing.example/push")?;
+    /// let endpoint = endpoint.judge(|_, answer| match answer.status {
+    ///     200 | 409 => Ok(()),
+    ///     status => Err(Failure::retry(format!("answered with status {status}"))),
+    /// });
+    /// # drop(billing.push_to(endpoint)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn judge(
+        mut self,
+        judge: impl Fn(&Received, &PushAnswer) -> Result<(), Failure> + Send + Sync + 'static,
+    ) -> Self {
+        self.judge = Some(Box::new(judge));
         self
     }
 
@@ -226,15 +268,14 @@ impl HttpEndpoint {
 
     /// Waits for the answer's head, which is kept in `status`, and reads its body so that the
     /// connection can be used again.
-    async fn send(&self, request: Request<Full<Bytes>>, status: &AtomicU64) -> Option<String> {
-        match self.client.send(request).await {
-            Ok(answer) => {
-                status.store(answer.status().as_u16().into(), Ordering::SeqCst);
-                read(answer).await;
-                None
-            }
-            Err(error) => Some(causes(&error)),
-        }
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        status: &AtomicU64,
+    ) -> Result<Option<Bytes>, String> {
+        let answer = self.client.send(request).await.map_err(|error| causes(&error))?;
+        status.store(answer.status().as_u16().into(), Ordering::SeqCst);
+        Ok(read(answer, self.judge.is_some()).await)
     }
 }
 
@@ -249,11 +290,19 @@ impl PushEndpoint for HttpEndpoint {
         });
         let shared = self.subscription.shared();
         let time_over = Sleep::new(&shared.core, shared.ack_deadline().to_duration());
-        let error = match either(self.send(request, &status), time_over).await {
-            Either::First(error) => error,
+        let answer = match either(self.send(request, &status), time_over).await {
+            Either::First(answer) => Some(answer),
             Either::Second(()) => None,
         };
-        match (status.load(Ordering::SeqCst), error) {
+        let found = status.load(Ordering::SeqCst);
+        let error = match (answer, &self.judge) {
+            (Some(Ok(body)), Some(judge)) => {
+                return judge(&received, &PushAnswer { status: found as u16, body });
+            }
+            (None, Some(_)) => return pending().await,
+            (answer, _) => answer.and_then(Result::err),
+        };
+        match (found, error) {
             (102 | 200 | 201 | 202 | 204, _) => Ok(()),
             (0, Some(error)) => Err(Failure::retry(error)),
             // The runner counts what has run out of time.
@@ -279,17 +328,24 @@ fn check_body(bytes: usize) -> Result<(), Failure> {
     Err(Failure::reject(format!("{bytes} bytes to be pushed; at most {MAX_PUSH_BODY} are allowed")))
 }
 
-async fn read(answer: Response<Incoming>) {
-    let (mut body, mut bytes) = (answer.into_body(), 0_usize);
+/// Reads the body; it is kept only if somebody asks for it.
+async fn read(answer: Response<Incoming>, is_kept: bool) -> Option<Bytes> {
+    let (mut body, mut bytes, mut kept) = (answer.into_body(), 0_usize, Vec::new());
     if body.size_hint().lower() > MAX_PUSH_ANSWER as u64 {
-        return;
+        return None;
     }
-    while let Some(Ok(frame)) = body.frame().await {
-        bytes = bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+    while let Some(frame) = body.frame().await {
+        let frame = frame.ok()?;
+        let Some(data) = frame.data_ref() else { continue };
+        bytes = bytes.saturating_add(data.len());
         if bytes > MAX_PUSH_ANSWER {
-            return;
+            return None;
+        }
+        if is_kept {
+            kept.extend_from_slice(data);
         }
     }
+    Some(kept.into())
 }
 
 fn publish_time(received: &Received) -> String {

@@ -29,7 +29,7 @@ use crate::time::Span;
 #[cfg(feature = "http")]
 pub use self::client::HttpClient;
 #[cfg(feature = "http")]
-pub use self::http::{HttpEndpoint, MAX_PUSH_ANSWER, MAX_PUSH_BODY};
+pub use self::http::{HttpEndpoint, MAX_PUSH_ANSWER, MAX_PUSH_BODY, PushAnswer};
 #[cfg(feature = "http")]
 pub use self::pusher::{Pusher, PusherBuilder};
 

@@ -12,6 +12,8 @@ pub mod cases;
 pub mod draw;
 pub mod engine;
 pub mod flows;
+#[cfg(feature = "http")]
+pub mod http_worker;
 #[cfg(feature = "jobs")]
 pub mod job_worker;
 pub mod language;

@@ -123,6 +123,10 @@ pub enum WorkerError {
     /// The bus refuses its topic or its subscription.
     #[error(transparent)]
     Bus(#[from] AdminError),
+    /// The address of a worker behind HTTP is none.
+    #[cfg(feature = "http")]
+    #[error(transparent)]
+    Endpoint(#[from] siftbus::EndpointError),
 }
 
 impl WorkerError {
@@ -130,6 +134,8 @@ impl WorkerError {
     pub fn code(&self) -> siftbus::Code {
         match self {
             WorkerError::Resource(_) => siftbus::Code::InvalidArgument,
+            #[cfg(feature = "http")]
+            WorkerError::Endpoint(error) => error.code(),
             WorkerError::Bus(error) => error.code(),
         }
     }
@@ -372,8 +378,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// How long a worker may be silent before its invocation goes to another.
 const LEASE: Duration = Duration::from_secs(10);
-const MAX_DELIVERY: u32 = 10;
+pub(crate) const MAX_DELIVERY: u32 = 10;
 const AT_ONCE: usize = 64;
 const REPLIES_KEPT: usize = 1_024;
 const REPLIES_FOR: Duration = Duration::from_secs(600);
-const ERROR_CHARS: usize = 128;
+pub(crate) const ERROR_CHARS: usize = 128;
