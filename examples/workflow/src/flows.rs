@@ -362,6 +362,7 @@ async fn turn(mut engine: Engine, calls: Vec<Call>, durable: bool) -> Option<Eng
         }
         // A store that failed answers every later call; there is nothing else to do then.
         let _ = engine.turn();
+        let _ = engine.sweep_in_time();
         engine
     };
     match durable {

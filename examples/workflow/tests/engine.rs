@@ -402,3 +402,70 @@ fn an_invocation_comes_again_after_a_crash_with_the_same_id() {
     ];
     assert_eq!(names, expected, "F-123: no event appears twice");
 }
+
+/// F-116: at most `inflight` invocations of one resource are out; the others wait in their turn,
+/// and one that times out meanwhile gives its place to the next.
+#[test]
+fn further_invocations_wait_for_their_place() {
+    let clock = ManualClock::new();
+    let bus = Bus::builder().clock(Clock::manual(&clock)).seed(1).build();
+    let mut options = options();
+    options.limits.inflight = 2;
+    let mut engine = Engine::open(&bus, Arc::new(MemoryStore::new()), options).unwrap();
+    let work = invocations(&bus);
+    let timed = CALL.replace("functions/f'", "functions/f', timeoutSeconds: $t");
+    engine.create_flow("f", &timed.replace("$t", "60")).unwrap();
+    engine.create_flow("short", &timed.replace("$t", "5")).unwrap();
+    let run = |engine: &mut Engine, flow: &str, name: &str| {
+        engine.start_execution(StartExecution::new(flow, json!({})).named(name)).unwrap();
+    };
+    for (flow, name) in [("f", "a"), ("f", "b"), ("short", "c"), ("short", "d"), ("f", "e")] {
+        run(&mut engine, flow, name);
+    }
+    engine.turn().unwrap();
+    let of = |message: &Message| message.attribute("execution").unwrap().to_owned();
+    let taken = work.try_pull(10).unwrap();
+    let out: Vec<_> = taken.iter().map(|delivery| of(delivery.message())).collect();
+    assert_eq!(out, ["a", "b"], "F-116");
+    // TaskScheduled is written for all of them.
+    for (flow, name) in [("short", "d"), ("f", "e")] {
+        assert_eq!(engine.history(flow, name, 0, 10).unwrap().len(), 4, "F-116: {name}");
+    }
+    clock.advance(Duration::from_secs(5));
+    engine.turn().unwrap();
+    assert_eq!(engine.running(), 3, "those of the flow `short` have timed out");
+    assert_eq!(work.try_pull(10).unwrap().len(), 0);
+    let first = taken.iter().next().unwrap().message().clone();
+    answer(&bus, &first, "{}");
+    engine.turn().unwrap();
+    let next = work.try_pull(10).unwrap();
+    let out: Vec<_> = next.iter().map(|delivery| of(delivery.message())).collect();
+    assert_eq!(out, ["e"], "F-116: the place goes to the first that is still wanted");
+}
+
+/// A-S2-g over the whole life of a name, and A-S4-j: what waits for a callback costs neither timers
+/// nor messages.
+#[test]
+fn ten_thousand_waiting_executions_are_quiet() {
+    let (clock, mut engine) = open(&MemoryStore::new());
+    engine.create_flow("f", CALLBACK).unwrap();
+    let name = |n: usize| format!("exec-{n}");
+    let starts = (0..10_000).map(|n| StartExecution::new("f", json!({})).named(name(n)));
+    let started = engine.start_executions(starts.collect()).unwrap();
+    assert!(started.iter().all(|start| start.as_ref().is_ok_and(|start| start.is_new)));
+    engine.turn().unwrap();
+    let commits = engine.stats().commits;
+    assert_eq!((engine.running(), engine.next_due()), (10_000, None), "A-S4-j");
+    clock.advance(Duration::from_secs(86_400));
+    assert_eq!(engine.turn(), Ok(false), "A-S4-j: nothing to do");
+    assert_eq!(engine.stats().commits, commits, "A-S4-j");
+    let again = StartExecution::new("f", json!({"other": 1})).named(name(7));
+    let started = engine.start_execution(again.clone()).unwrap();
+    assert_eq!((started.name, started.is_new), (name(7), false), "A-S2-g: the one that runs");
+    let full = engine.start_execution(StartExecution::new("f", json!({}))).unwrap_err();
+    assert_eq!(full.http_status(), 429, "F-90");
+    engine.report(&token("f", &name(7)), Report::succeeded("{}")).unwrap();
+    engine.turn().unwrap();
+    let refused = engine.start_execution(again).unwrap_err();
+    assert_eq!(refused.name(), "ExecutionAlreadyExists", "A-S2-g");
+}

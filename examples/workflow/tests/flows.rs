@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use siftbus::Bus;
+use siftbus::{Bus, SubscriptionConfig, TopicConfig};
 use workflow::engine::{EngineOptions, Report, StartExecution, Status};
 use workflow::flows::Flows;
 use workflow::store::MemoryStore;
@@ -136,4 +136,47 @@ async fn a_callback_ends_the_task() {
     let ended = flows.wait("f", "exec-1", Duration::from_secs(600)).await.unwrap();
     assert_eq!(ended.output, Some(json!({"s": "ok"})));
     assert_eq!(bus.now().duration_since(start).unwrap().as_secs(), 60);
+}
+
+/// 3.9: an invocation that was delivered ten times without a reply is given up.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_kills_its_workers_is_given_up() {
+    let (bus, flows) = flows(&task("")).await;
+    let topic = bus.create_topic("flow-task.fc.s.f", TopicConfig::new()).await.unwrap();
+    let name = "flow-task.fc.s.f.workers";
+    let dying = topic.subscribe(name, SubscriptionConfig::new()).await.unwrap();
+    begin(&flows, json!({})).await;
+    for _ in 0..10 {
+        // A worker that takes it and is gone before it says a word.
+        let taken = dying.pull(1).await.unwrap();
+        assert_eq!(taken.len(), 1);
+        bus.sleep(Duration::from_secs(11)).await;
+        drop(taken);
+    }
+    let calls = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&calls);
+    flows
+        .register(RESOURCE, move |input, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async move { Ok::<_, TaskError>(input) }
+        })
+        .unwrap();
+    let ended = flows.wait("f", "exec-1", Duration::from_secs(600)).await.unwrap();
+    assert_eq!(ended.failure.unwrap().error, "FnF.WorkerLost");
+    assert_eq!(calls.load(Ordering::Relaxed), 0, "it is not tried an eleventh time");
+}
+
+/// F-90: what ended longer ago than the history is kept goes by itself.
+#[tokio::test(start_paused = true)]
+async fn old_executions_go_by_themselves() {
+    let definition = "version: v1\ntype: flow\nsteps: [{type: pass, name: p}]\n";
+    let (bus, flows) = flows(definition).await;
+    begin(&flows, json!({})).await;
+    bus.sleep(Duration::from_secs(89 * 86_400)).await;
+    assert!(flows.describe_execution("f", "exec-1").await.is_ok());
+    bus.sleep(Duration::from_secs(86_400)).await;
+    // The driver sweeps after what it was woken for.
+    let _ = flows.describe_execution("f", "exec-1").await;
+    let gone = flows.describe_execution("f", "exec-1").await.unwrap_err();
+    assert_eq!(gone.name(), "ExecutionNotExists", "F-90");
 }

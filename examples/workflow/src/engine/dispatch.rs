@@ -147,11 +147,9 @@ impl Engine {
         let served = found.as_ref().is_some_and(|topic| !topic.subscriptions().is_empty());
         if self.require_handlers && !served {
             let cause = format!("nobody serves {}", outgoing.task.resource.arn);
-            return self.refuse(
-                sequence,
-                outgoing.scheduled,
-                Failure::new(FUNCTION_NOT_FOUND, cause),
-            );
+            let failure = Failure::new(FUNCTION_NOT_FOUND, cause);
+            self.refuse(sequence, outgoing.scheduled, failure);
+            return self.next_waiting(&topic);
         }
         let published = found
             .map_or_else(|| ensure_topic(&self.bus, &topic), Ok)
@@ -161,7 +159,8 @@ impl Engine {
             });
         if let Err(cause) = published {
             let failure = Failure::new("FC.ResourceExhausted", cause);
-            return self.refuse(sequence, outgoing.scheduled, failure);
+            self.refuse(sequence, outgoing.scheduled, failure);
+            return self.next_waiting(&topic);
         }
         if self.invocations.open.insert(key, Arc::clone(&topic)).is_none() {
             self.invocations.by_topic.entry(topic).or_default().open += 1;
@@ -195,18 +194,29 @@ impl Engine {
     /// An invocation is over; one that waits for its place goes out.
     pub(super) fn invocation_over(&mut self, sequence: Sequence, task: EventId) {
         let Some(topic) = self.invocations.open.remove(&(sequence, task)) else { return };
-        let Some(entry) = self.invocations.by_topic.get_mut(&topic) else { return };
-        entry.open = entry.open.saturating_sub(1);
-        match entry.waiting.pop_front() {
-            Some((sequence, task)) => {
-                // What waits may have timed out meanwhile; it then gives its place to the next.
+        if let Some(entry) = self.invocations.by_topic.get_mut(&topic) {
+            entry.open = entry.open.saturating_sub(1);
+        }
+        self.next_waiting(&topic);
+    }
+
+    /// Hands out the next invocation of a topic that waits, if there is a place. One that is not
+    /// wanted any more, because its task is over, takes none.
+    fn next_waiting(&mut self, topic: &Arc<str>) {
+        let next = |engine: &mut Self| {
+            let entry = engine.invocations.by_topic.get_mut(topic)?;
+            (entry.open < engine.limits.inflight).then(|| entry.waiting.pop_front()).flatten()
+        };
+        while let Some((sequence, task)) = next(self) {
+            if self.outgoing(sequence, task).is_some() {
                 let command = super::step::Command::Dispatch(task);
                 self.commands.push_back((sequence, command));
+                return;
             }
-            None if entry.open == 0 => {
-                self.invocations.by_topic.remove(&topic);
-            }
-            None => {}
+        }
+        let is_over = |entry: &super::shell::Topic| entry.open == 0 && entry.waiting.is_empty();
+        if self.invocations.by_topic.get(topic).is_some_and(is_over) {
+            self.invocations.by_topic.remove(topic);
         }
     }
 

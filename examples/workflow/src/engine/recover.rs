@@ -60,6 +60,7 @@ impl Engine {
             invocations: Invocations::default(),
             waiting: HashMap::new(),
             failed: None,
+            next_sweep: Timestamp::default(),
             stats: EngineStats::default(),
         };
         engine.read_flows()?;
@@ -269,6 +270,17 @@ impl Engine {
         Ok(over.len())
     }
 
+    /// Sweeps if it was not done for an hour, and goes on while there is more.
+    pub(crate) fn sweep_in_time(&mut self) -> Result<(), FlowError> {
+        if self.now() < self.next_sweep {
+            return Ok(());
+        }
+        if self.sweep()? < SWEPT_AT_ONCE {
+            self.next_sweep = self.now().after(SWEPT_EVERY);
+        }
+        Ok(())
+    }
+
     fn remove(&mut self, sequence: Sequence) -> Result<(), StoreError> {
         if let Ok(head) = self.head(sequence) {
             self.staged.delete(Table::Name, journal::name_key(&head.flow, &head.name));
@@ -344,3 +356,5 @@ fn reply_subscription(bus: &Bus, id: &str) -> Result<Subscription, AdminError> {
 
 /// Executions removed in one commit.
 const SWEPT_AT_ONCE: usize = 500;
+/// How often old executions are looked for.
+const SWEPT_EVERY: std::time::Duration = std::time::Duration::from_secs(3_600);

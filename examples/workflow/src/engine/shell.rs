@@ -51,6 +51,8 @@ pub struct Engine {
     /// Who waits for the end of an execution.
     pub(super) waiting: HashMap<Sequence, Vec<tokio::sync::oneshot::Sender<()>>>,
     pub(super) failed: Option<StoreError>,
+    /// When old executions are removed next, if somebody asks for it now and then.
+    pub(super) next_sweep: Timestamp,
     pub(super) stats: EngineStats,
 }
 
