@@ -47,6 +47,7 @@ pub const MAX_PAGE: usize = 1_000;
 /// Bytes of a request's body (HTTP).
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Bytes of a request's body that are read, though refused, so that the answer arrives (HTTP).
+#[cfg(feature = "http")]
 pub(crate) const MAX_SKIPPED_BYTES: usize = 64 * 1024 * 1024;
 /// How long a request may wait for a change (HTTP).
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
