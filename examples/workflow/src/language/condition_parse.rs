@@ -369,6 +369,10 @@ mod tests {
         let nested = |levels| "(".repeat(levels) + "true" + &")".repeat(levels);
         assert!(Condition::parse(&nested(64)).is_ok());
         assert_eq!(Condition::parse(&nested(65)).unwrap_err().column, 65);
+        // A finding of the fuzzer: its printed form has a bracket more, and is one too deep.
+        let deep = Condition::parse(&format!("$.a !={}$", "!".repeat(64))).unwrap();
+        assert!(deep.matches(&json!({})), "null is not the boolean");
+        assert!(Condition::parse(&deep.structure()).is_err());
         for hostile in ["(", "!", "-", "!-", "((!"] {
             assert!(Condition::parse(&hostile.repeat(300_000)).is_err());
         }
