@@ -330,11 +330,13 @@ impl BusCore {
         for snapshot in self.all_snapshots() {
             snapshot.remove();
         }
-        for subscription in self.subscriptions() {
-            subscription.close();
-        }
+        // Topics first: the end of a full subscription makes room, and a publisher that waits must
+        // not get in there when everything ends.
         for topic in self.topics() {
             topic.delete(Reading::at(self.latest()));
+        }
+        for subscription in self.subscriptions() {
+            subscription.close();
         }
         self.subscriptions.clear();
         self.topics.clear();

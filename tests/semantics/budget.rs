@@ -252,9 +252,9 @@ async fn lib_41_a_subscriber_that_never_acks_holds_up_until_its_retention() {
         let silent = silent.clone();
         async move {
             while let Ok(batch) = silent.pull(10).await {
-                batch.into_iter().for_each(|delivery| {
+                for delivery in batch {
                     let _ = delivery.into_ack_id();
-                });
+                }
             }
         }
     });
