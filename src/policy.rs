@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::check_range;
 use crate::error::ConfigError;
@@ -120,7 +120,7 @@ pub struct DeadLetterPolicy {
     /// The name of the topic that gets what failed; it has to exist when the policy is set.
     pub dead_letter_topic: String,
     /// How many deliveries may fail. Default: 5 (LIM-20).
-    #[serde(default = "default_attempts")]
+    #[serde(default = "default_attempts", deserialize_with = "attempts_or_default")]
     pub max_delivery_attempts: u32,
 }
 
@@ -133,10 +133,10 @@ impl DeadLetterPolicy {
         }
     }
 
-    /// Sets how many deliveries may fail.
+    /// Sets how many deliveries may fail; zero means the default (DLQ-2).
     #[must_use]
     pub fn max_delivery_attempts(mut self, attempts: u32) -> Self {
-        self.max_delivery_attempts = attempts;
+        self.max_delivery_attempts = nonzero_attempts(attempts);
         self
     }
 
@@ -151,4 +151,13 @@ impl DeadLetterPolicy {
 
 fn default_attempts() -> u32 {
     DEFAULT_DELIVERY_ATTEMPTS
+}
+
+fn attempts_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    u32::deserialize(deserializer).map(nonzero_attempts)
+}
+
+/// Zero means the default (DLQ-2).
+fn nonzero_attempts(attempts: u32) -> u32 {
+    if attempts == 0 { DEFAULT_DELIVERY_ATTEMPTS } else { attempts }
 }

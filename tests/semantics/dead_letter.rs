@@ -149,8 +149,8 @@ async fn lib_385_a_subscription_that_goes_takes_its_pause_along() {
 #[tokio::test(start_paused = true)]
 async fn dlq_02_attempts_have_a_range() {
     for (limits, good, bad) in [
-        (Limits::google(), [5, 100], [0, 1, 4, 101]),
-        (Limits::embedded(), [1, 4_095], [0, 0, 0, 4_096]),
+        (Limits::google(), [5, 100], [1, 4, 101]),
+        (Limits::embedded(), [1, 4_095], [4_096, 5_000, u32::MAX]),
     ] {
         let w = World::build(limits, TopicConfig::new(), SubscriptionConfig::new()).await;
         w.bus.create_topic("dead", TopicConfig::new()).await.unwrap();
@@ -168,6 +168,10 @@ async fn dlq_02_attempts_have_a_range() {
         }
     }
     assert_eq!(DeadLetterPolicy::new("dead").max_delivery_attempts, 5, "LIM-20");
+    assert_eq!(policy(0).max_delivery_attempts, 5, "DLQ-2");
+    let read = r#"{"dead_letter_topic":"dead","max_delivery_attempts":0}"#;
+    let read: DeadLetterPolicy = serde_json::from_str(read).unwrap();
+    assert_eq!(read.max_delivery_attempts, 5, "DLQ-2");
 }
 
 #[tokio::test(start_paused = true)]
