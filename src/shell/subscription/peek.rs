@@ -1,6 +1,7 @@
 //! A look at a subscription that changes nothing.
 
-use super::{Backlog, SubscriptionShared};
+use super::SubscriptionShared;
+use crate::broker::subscription::Backlog;
 use crate::peek::{MessageState, Peeked};
 use crate::time::Time;
 

@@ -1,0 +1,277 @@
+//! Handing messages out: now, or to somebody who waits in line.
+//!
+//! Which messages is the broker's decision; settling them is in `settle.rs`.
+
+use std::task::Waker;
+
+use super::{ANYBODY, Request, State, SubscriptionShared};
+use crate::broker::ordering::Client;
+use crate::broker::subscription::LeaseOptions;
+use crate::clock::Reading;
+use crate::error::PullError;
+use crate::shell::batch::Batch;
+use crate::shell::effects::Effects;
+
+impl SubscriptionShared {
+    /// Leases what is there now; `None` if that is nothing.
+    ///
+    /// Rounds are of bounded size (L6): a large request takes the lock several times.
+    #[inline]
+    pub(crate) fn lease(&self, request: &Request) -> Result<Option<Box<Batch>>, PullError> {
+        let reading = self.core.read();
+        if self.core.lifecycle.is_closing() {
+            return Err(self.closing_error(reading));
+        }
+        let mut left = request.max_messages.min(self.core.limits.pull_messages);
+        let mut state = match self.enter_for(reading, left as u64) {
+            Ok(state) => state,
+            Err(end) => return Err(self.pull_error(end)),
+        };
+        if !request.is_push {
+            state.touch(reading.now);
+        }
+        if request.owner != 0 {
+            self.check_no_push(&state)?;
+        }
+        state.calls += 1;
+        let client = request.client(state.calls);
+        let mut batch = state.spare.take().unwrap_or_default();
+        batch.epoch = state.broker.epoch();
+        loop {
+            let mut effects = Effects::default();
+            if state.is_scanning() {
+                self.look_back(&mut state, left, reading.now);
+                self.look_at_head(&mut state);
+            }
+            let most = state.at_once(left);
+            let (taken, stopped) =
+                self.lease_round(&mut state, request, most, client, reading, &mut batch);
+            left -= taken;
+            let done = self.is_last_round(&mut state, client, left, taken, stopped, &mut effects);
+            if done && batch.is_empty() {
+                state.spare = Some(batch);
+                let after = self.leave(state, &mut effects);
+                self.finish(&mut effects, after);
+                return Ok(None);
+            }
+            let after = self.leave(state, &mut effects);
+            self.finish(&mut effects, after);
+            if done {
+                break;
+            }
+            state = match self.enter_for(reading, left as u64) {
+                Ok(state) if state.broker.epoch() == batch.epoch => state,
+                // Nothing is leaked by what was handed out before: it is of an ended subscription
+                // now, or was sought over.
+                Err(end) if batch.is_empty() => return Err(self.pull_error(end)),
+                Ok(_) | Err(_) => break,
+            };
+        }
+        Ok(Some(batch))
+    }
+
+    /// Whether a lease ends after this round. Whoever waits is told if it leaves something behind
+    /// (L9).
+    #[inline]
+    pub(super) fn is_last_round(
+        &self,
+        state: &mut State,
+        client: Client,
+        left: usize,
+        taken: usize,
+        stopped: bool,
+        effects: &mut Effects,
+    ) -> bool {
+        let is_scanning = state.is_scanning();
+        let head = state.seen;
+        let more = is_scanning || state.broker.has_deliverable(head, client);
+        let goes_on = is_scanning && !state.broker.has_deliverable(head, client);
+        let done = left == 0 || !goes_on && (!more || (taken == 0 && !stopped));
+        if more && done && (is_scanning || state.broker.has_deliverable(head, ANYBODY)) {
+            self.tell_one(state, effects);
+        }
+        done
+    }
+
+    #[inline]
+    pub(super) fn lease_round(
+        &self,
+        state: &mut State,
+        request: &Request,
+        most: usize,
+        client: Client,
+        reading: Reading,
+        batch: &mut Batch,
+    ) -> (usize, bool) {
+        let mut max_messages = most;
+        let mut max_bytes = u64::MAX;
+        if request.owner != 0 {
+            let Some(quota) = state.broker.owners().get(request.owner) else { return (0, false) };
+            let room = usize::try_from(quota.room_for_messages()).unwrap_or(usize::MAX);
+            max_messages = max_messages.min(room);
+            max_bytes = quota.room_for_bytes();
+        }
+        let options = LeaseOptions {
+            now: reading.now,
+            max_messages,
+            max_bytes,
+            deadline: reading.deadline(request.ack_deadline.unwrap_or(state.ack_deadline)),
+            owner: request.owner,
+            client,
+        };
+        let start = batch.runs.len();
+        let head = state.seen;
+        let (broker, mut reader) = self.reader(state);
+        let (taken, stopped) = broker.lease(head, &options, &mut reader, &mut batch.runs);
+        if taken == 0 {
+            return (taken, stopped);
+        }
+        if state.faults.is_some() && self.delays_last(state, reading, batch) {
+            return (0, true);
+        }
+        let (_, mut reader) = self.reader(state);
+        reader.resolve(batch, start);
+        if let Some(history) = &mut state.history {
+            history.note(batch, start);
+        }
+        self.reschedule(state);
+        (taken, stopped)
+    }
+
+    /// Leases for somebody who waits, or puts the waker on the list and answers `None`. The lease
+    /// is taken in the poll that returns it, so a dropped future strands nothing (D6).
+    #[inline]
+    pub(crate) fn poll_lease(
+        &self,
+        request: &Request,
+        ticket: &mut Option<u64>,
+        waker: &Waker,
+    ) -> Result<Option<Box<Batch>>, PullError> {
+        match self.lease(request)? {
+            Some(batch) if ticket.is_none() => Ok(Some(batch)),
+            leased => self.wait(request, ticket, waker, leased),
+        }
+    }
+
+    /// Goes on after a first look.
+    pub(super) fn wait(
+        &self,
+        request: &Request,
+        ticket: &mut Option<u64>,
+        waker: &Waker,
+        mut leased: Option<Box<Batch>>,
+    ) -> Result<Option<Box<Batch>>, PullError> {
+        let mut was_told = false;
+        loop {
+            if leased.is_some() {
+                if was_told || ticket.is_some() {
+                    self.stop_waiting_after(ticket);
+                }
+                return Ok(leased);
+            }
+            let mut effects = Effects::default();
+            let waker = waker.clone();
+            let reading = Reading::at(self.core.latest());
+            let mut state = self.enter(reading).map_err(|end| self.pull_error(end))?;
+            // Asked under the lock, as whoever closes takes it after the mark is set.
+            if self.core.lifecycle.is_closing() {
+                return Err(PullError::Closed);
+            }
+            if self.is_starved(&mut state, request.owner) {
+                // A stream at its quota is no waiter (L9).
+                let replaced = state.starved.insert(request.owner, waker);
+                self.observe(&mut state);
+                let owed = self.give_up(&mut state, ticket, &mut effects);
+                if owed {
+                    self.tell_if_deliverable(&mut state, &mut effects);
+                }
+                let after = self.leave(state, &mut effects);
+                drop(replaced);
+                self.finish(&mut effects, after);
+                return Ok(None);
+            }
+            if state.waiters.wait(ticket, request.place(), waker, &mut effects.old_waker) {
+                self.core.wakes_ended(1);
+                was_told = true;
+            }
+            if !state.is_registered {
+                state.is_registered = true;
+                self.view.register(self.me.clone());
+            }
+            self.observe(&mut state);
+            // Looked at after registering, as a publisher looks at the flag after the head is set.
+            if !self.may_deliver(&mut state, request.client(0)) {
+                return Ok(None);
+            }
+            drop(state);
+            leased = self.lease(request)?;
+        }
+    }
+
+    /// Somebody who waited goes: it has what it wanted, or was dropped.
+    pub(crate) fn stop_waiting(&self, ticket: &mut Option<u64>) {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        if self.give_up(&mut state, ticket, &mut effects) {
+            self.tell_if_deliverable(&mut state, &mut effects);
+        }
+        drop(state);
+        effects.run();
+    }
+
+    /// The news that brought the waiter here has been used.
+    pub(super) fn stop_waiting_after(&self, ticket: &mut Option<u64>) {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        self.give_up(&mut state, ticket, &mut effects);
+        drop(state);
+        effects.run();
+    }
+
+    /// Answers whether the waiter had been told, and so owes the news to another.
+    pub(super) fn give_up(
+        &self,
+        state: &mut State,
+        ticket: &mut Option<u64>,
+        effects: &mut Effects,
+    ) -> bool {
+        let was_active = state.waiters.has_active();
+        let told = state.waiters.leave(ticket, &mut effects.old_waker);
+        if told {
+            self.core.wakes_ended(1);
+        }
+        if was_active && !state.waiters.has_active() {
+            // Being on the list until now was activity (PULL-11).
+            self.touch_now(state);
+        }
+        told
+    }
+
+    /// Something counts as activity at a time that nobody has read.
+    pub(super) fn touch_now(&self, state: &mut State) {
+        if self.core.timeline.is_cheap() {
+            state.touch(self.core.timeline.read().now);
+        } else {
+            state.is_touched = true;
+        }
+    }
+
+    /// A publish has put something into the view.
+    pub(crate) fn messages_arrived(&self, effects: &mut Effects) {
+        let mut state = self.state.lock();
+        state.is_registered = false;
+        let trim = state.not_before.is_some() && self.skip_what_came_early(&mut state);
+        self.offer_room(&mut state, effects);
+        if self.may_deliver(&mut state, ANYBODY) {
+            self.tell_one(&mut state, effects);
+        }
+        if (state.waiters.has_untold() || state.not_before.is_some()) && state.ended.is_none() {
+            state.is_registered = true;
+            self.view.register(self.me.clone());
+        }
+        drop(state);
+        if trim {
+            self.topic.trim(self);
+        }
+    }
+}
