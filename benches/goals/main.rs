@@ -8,6 +8,7 @@
 #![allow(clippy::indexing_slicing, reason = "a bench that is wrong may panic")]
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on may panic")]
 
+mod brokers;
 mod calls;
 mod cycle;
 mod fan_out;
@@ -40,7 +41,7 @@ const ROWS: &[Row] = &[
     ("3", cycle::one_at_a_time),
     ("4", fan_out::publish_to_many),
     ("5", fan_out::whole),
-    ("6", skip_brokers),
+    ("6", brokers::full_cycles),
     ("7", latency::round_trips),
     ("8", filters::equality),
     ("9", filters::residual),
@@ -63,10 +64,6 @@ const ROWS: &[Row] = &[
     ("push", push::in_process),
     ("push http", push::over_http),
 ];
-
-fn skip_brokers(table: &mut Table) {
-    table.skip("6", "brokers in processes of their own are not started by a bench");
-}
 
 fn main() {
     let picked = picked_rows();
