@@ -1,140 +1,150 @@
-//! The official Pub/Sub emulator over its REST interface, one connection kept alive.
+//! The official Pub/Sub emulator over gRPC, one connection kept open.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use bytes::Bytes;
+use futures_util::future::try_join;
+use tokio::runtime::Runtime;
 
-use super::{ATTRIBUTES, Broker, Server, unexpected};
+use super::grpc::{Client, Stream, fields, put, put_number};
+use super::{ATTRIBUTES, Broker, Delivers, PAYLOAD, Server};
 use crate::cycle::BATCH;
 
 pub(super) struct Emulator {
-    stream: BufReader<TcpStream>,
-    /// The body of a publish.
-    publish: String,
+    client: Client,
+    /// Opened by the first message whose way is timed.
+    stream: Option<Stream>,
+    runtime: Runtime,
     _server: Server,
 }
 
 /// Where the Google Cloud SDK puts it, below the folder of the SDK.
 const PROGRAM: &str = "platform/pubsub-emulator/bin/cloud-pubsub-emulator";
-const TOPIC: &str = "/v1/projects/bench/topics/t";
-const SUBSCRIPTION: &str = "/v1/projects/bench/subscriptions/s";
+/// Names the folder of the SDK if it is in no usual place.
+const SDK: &str = "CLOUDSDK_ROOT_DIR";
+const PUBLISHER: &str = "google.pubsub.v1.Publisher";
+const SUBSCRIBER: &str = "google.pubsub.v1.Subscriber";
+const TOPIC: &str = "projects/bench/topics/topic";
+const SUBSCRIPTION: &str = "projects/bench/subscriptions/subscription";
 
 impl Emulator {
     pub(super) fn start() -> io::Result<Self> {
-        let program = find().ok_or_else(|| io::Error::other("not installed"))?;
+        let program = find().ok_or_else(super::not_found)?;
         let server = Server::start(&program.to_string_lossy(), |port, _| {
             vec!["--host=127.0.0.1".to_owned(), format!("--port={port}")]
         })?;
-        let attributes = ATTRIBUTES.map(|(key, value)| format!("{key:?}:{value:?}")).join(",");
-        // Sixteen bytes in base64.
-        let one = format!(r#"{{"data":"eHh4eHh4eHh4eHh4eHh4eA==","attributes":{{{attributes}}}}}"#);
-        let publish = format!("{{\"messages\":[{}]}}", vec![one; BATCH].join(","));
-        let stream = BufReader::new(server.connect()?);
-        let mut this = Self { stream, publish, _server: server };
-        this.create_topic()?;
-        this.call("PUT", SUBSCRIPTION, r#"{"topic":"projects/bench/topics/t"}"#)?;
-        Ok(this)
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = runtime.block_on(ready(&server))?;
+        Ok(Self { client, stream: None, runtime, _server: server })
     }
 
-    /// It takes connections a while before it takes calls.
-    fn create_topic(&mut self) -> io::Result<()> {
-        let start = Instant::now();
-        loop {
-            match self.call("PUT", TOPIC, "{}") {
-                Ok(_) => return Ok(()),
-                Err(error) if start.elapsed() > Duration::from_secs(20) => return Err(error),
-                Err(_) => {
-                    std::thread::sleep(Duration::from_millis(100));
-                    self.stream = BufReader::new(self._server.connect()?);
-                }
-            }
-        }
-    }
-
-    fn call(&mut self, method: &str, path: &str, body: &str) -> io::Result<Value> {
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n",
-            body.len()
-        );
-        let request = head + body;
-        self.stream.get_mut().write_all(request.as_bytes())?;
-        let status = self.line()?;
-        let (mut length, mut is_chunked) = (0, false);
-        loop {
-            let line = self.line()?.to_ascii_lowercase();
-            if line.is_empty() {
-                break;
-            }
-            if let Some(value) = line.strip_prefix("content-length:") {
-                length = value.trim().parse().map_err(|_| unexpected(&line))?;
-            }
-            is_chunked |= line.starts_with("transfer-encoding:") && line.contains("chunked");
-        }
-        let body = if is_chunked { self.chunks()? } else { self.bytes(length)? };
-        if !status.contains(" 200 ") {
-            return Err(unexpected(status + " " + &String::from_utf8_lossy(&body)));
-        }
-        serde_json::from_slice(&body).map_err(io::Error::other)
-    }
-
-    fn chunks(&mut self) -> io::Result<Vec<u8>> {
-        let mut body = Vec::new();
-        loop {
-            let line = self.line()?;
-            let length = usize::from_str_radix(&line, 16).map_err(|_| unexpected(&line))?;
-            body.extend(self.bytes(length)?);
-            self.line()?;
-            if length == 0 {
-                return Ok(body);
-            }
-        }
-    }
-
-    fn bytes(&mut self, length: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; length];
-        self.stream.read_exact(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    fn line(&mut self) -> io::Result<String> {
-        let mut line = String::new();
-        if self.stream.read_line(&mut line)? == 0 {
-            return Err(unexpected("the end of the connection"));
-        }
-        Ok(line.trim_end().to_owned())
-    }
-}
-
-impl Broker for Emulator {
-    fn cycle(&mut self) -> io::Result<()> {
-        let publish = std::mem::take(&mut self.publish);
-        self.call("POST", &format!("{TOPIC}:publish"), &publish)?;
-        self.publish = publish;
+    async fn run(client: &Client, publish: &[u8]) -> io::Result<()> {
+        client.call(&format!("{PUBLISHER}/Publish"), publish).await?;
         let mut left = BATCH;
         while left > 0 {
-            let body = format!("{{\"maxMessages\":{left}}}");
-            let pulled = self.call("POST", &format!("{SUBSCRIPTION}:pull"), &body)?;
-            let received = pulled["receivedMessages"].as_array().cloned().unwrap_or_default();
-            let ids: Vec<_> = received.iter().map(|message| message["ackId"].to_string()).collect();
-            left -= ids.len();
-            let body = format!("{{\"ackIds\":[{}]}}", ids.join(","));
-            self.call("POST", &format!("{SUBSCRIPTION}:acknowledge"), &body)?;
+            let mut pull = Vec::new();
+            put(&mut pull, 1, SUBSCRIPTION);
+            put_number(&mut pull, 3, left as u64);
+            let pulled = client.call(&format!("{SUBSCRIBER}/Pull"), &pull).await?;
+            let mut acknowledge = Vec::new();
+            put(&mut acknowledge, 1, SUBSCRIPTION);
+            for ack_id in ack_ids(&pulled) {
+                put(&mut acknowledge, 2, ack_id);
+                left -= 1;
+            }
+            client.call(&format!("{SUBSCRIBER}/Acknowledge"), &acknowledge).await?;
         }
         Ok(())
     }
 }
 
-/// The program, beside `gcloud` or in a usual place.
+/// It takes connections a while before it takes calls.
+async fn ready(server: &Server) -> io::Result<Client> {
+    let (mut topic, mut subscription) = (Vec::new(), Vec::new());
+    put(&mut topic, 1, TOPIC);
+    put(&mut subscription, 1, SUBSCRIPTION);
+    put(&mut subscription, 2, TOPIC);
+    put_number(&mut subscription, 5, 60);
+    let start = Instant::now();
+    loop {
+        let client = Client::connect(server.connect()?).await?;
+        match client.call(&format!("{PUBLISHER}/CreateTopic"), &topic).await {
+            Ok(_) => {
+                client.call(&format!("{SUBSCRIBER}/CreateSubscription"), &subscription).await?;
+                return Ok(client);
+            }
+            Err(error) if start.elapsed() > Duration::from_secs(20) => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+fn ack_ids(response: &[u8]) -> Vec<&[u8]> {
+    let received = fields(response, 1).into_iter();
+    received.flat_map(|message| fields(message, 1)).collect()
+}
+
+fn publish_request(count: usize) -> Vec<u8> {
+    let mut message = Vec::new();
+    put(&mut message, 1, PAYLOAD);
+    for (key, value) in ATTRIBUTES {
+        let mut entry = Vec::new();
+        put(&mut entry, 1, key);
+        put(&mut entry, 2, value);
+        put(&mut message, 2, entry);
+    }
+    let mut request = Vec::new();
+    put(&mut request, 1, TOPIC);
+    (0..count).for_each(|_| put(&mut request, 2, &message));
+    request
+}
+
+impl Broker for Emulator {
+    fn cycle(&mut self) -> io::Result<()> {
+        // Built anew each time, as our messages are.
+        self.runtime.block_on(Self::run(&self.client, &publish_request(BATCH)))
+    }
+}
+
+impl Delivers for Emulator {
+    /// Over a streaming pull, as its client libraries do.
+    fn deliver(&mut self) -> io::Result<Duration> {
+        let Self { client, stream, runtime, .. } = self;
+        runtime.block_on(async {
+            let stream = match stream {
+                Some(stream) => stream,
+                None => {
+                    let mut request = Vec::new();
+                    put(&mut request, 1, SUBSCRIPTION);
+                    put_number(&mut request, 5, 60);
+                    let method = format!("{SUBSCRIBER}/StreamingPull");
+                    stream.insert(client.open(&method, &request).await?)
+                }
+            };
+            let (request, method) = (publish_request(1), format!("{PUBLISHER}/Publish"));
+            let start = Instant::now();
+            let arrives = async { stream.next().await.map(|message| (message, start.elapsed())) };
+            let ((message, took), _): ((Bytes, _), _) =
+                try_join(arrives, client.call(&method, &request)).await?;
+            let mut acknowledge = Vec::new();
+            ack_ids(&message).iter().for_each(|ack_id| put(&mut acknowledge, 2, ack_id));
+            stream.send(&acknowledge)?;
+            Ok(took)
+        })
+    }
+}
+
+/// The program, where the environment says, beside `gcloud` or in a usual place.
 fn find() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let beside = std::env::split_paths(&path)
         .map(|folder| folder.join("gcloud"))
         .filter_map(|gcloud| gcloud.canonicalize().ok())
         .filter_map(|gcloud| Some(gcloud.parent()?.parent()?.to_owned()));
+    let named = std::env::var_os(SDK).map(PathBuf::from).into_iter();
     let usual = ["/usr/lib/google-cloud-sdk", "/opt/google-cloud-sdk"].map(PathBuf::from);
-    beside.chain(usual).map(|sdk| sdk.join(PROGRAM)).find(|program| program.exists())
+    let folders = named.chain(beside).chain(usual);
+    folders.map(|sdk| sdk.join(PROGRAM)).find(|program| program.exists())
 }

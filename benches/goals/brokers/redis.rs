@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
-use super::{ATTRIBUTES, Broker, Server, unexpected};
+use super::{ATTRIBUTES, Broker, PAYLOAD, Server, unexpected};
 use crate::cycle::BATCH;
 
 pub(super) struct Streams {
@@ -30,10 +30,9 @@ impl Streams {
             arguments.map(str::to_owned).to_vec()
         })?;
         let [(one, first), (two, second)] = ATTRIBUTES;
-        let payload = "x".repeat(16);
         // Trimmed now and then, as whoever runs one has to.
         let add =
-            ["XADD", "s", "MAXLEN", "~", "10000", "*", "data", &payload, one, first, two, second];
+            ["XADD", "s", "MAXLEN", "~", "10000", "*", "data", PAYLOAD, one, first, two, second];
         let publish = command(&add).repeat(BATCH);
         let mut this = Self { stream: BufReader::new(server.connect()?), publish, _server: server };
         this.send(&command(&["XGROUP", "CREATE", "s", "g", "$", "MKSTREAM"]))?;
