@@ -5,95 +5,12 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use siftbus::{Bus, Filter, Message, Subscription, SubscriptionConfig, Topic, TopicConfig};
+use siftbus::{Bus, Filter, SubscriptionConfig, Topic, TopicConfig};
 
+use crate::filtered::{MESSAGES, conjunction, filtered, messages, spread, unknown, value};
 use crate::measure::{Sample, one_thread, race, wall};
 use crate::peers;
 use crate::table::{Goal, Line, Table};
-
-/// Messages of one run.
-const MESSAGES: usize = 2_000;
-
-/// A topic with one unfiltered subscription, and as many filtered ones as asked for.
-struct Filtered {
-    bus: Bus,
-    topic: Topic,
-    everything: Subscription,
-    filtered: Vec<Subscription>,
-}
-
-fn filtered(count: usize, filter: impl Fn(usize) -> Filter) -> Filtered {
-    let bus = Bus::builder().seed(7).build();
-    one_thread().block_on(async {
-        let topic = bus.create_topic("topic", TopicConfig::new()).await.unwrap();
-        let everything = topic.subscribe("all", SubscriptionConfig::new()).await.unwrap();
-        let mut filtered = Vec::with_capacity(count);
-        for number in 0..count {
-            let config = SubscriptionConfig::new().filter(filter(number));
-            filtered.push(topic.subscribe(&format!("s{number}"), config).await.unwrap());
-        }
-        Filtered { bus, topic, everything, filtered }
-    })
-}
-
-/// Sixteen digits that look random, so that neither table nor processor can foresee them.
-fn value(number: usize) -> String {
-    format!("{:016x}", (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
-}
-
-/// Messages with three attributes; `correlid` has the value of the filter numbered.
-fn messages(number: impl Fn(usize) -> usize, extra: &'static str) -> Vec<Message> {
-    let message = |nth: usize| {
-        let correlid = value(number(nth));
-        Message::new("x").with_attributes([
-            ("correlid", correlid.as_str()),
-            ("region", "eu"),
-            (extra, "1"),
-        ])
-    };
-    (0..MESSAGES).map(message).collect()
-}
-
-/// A number in `0..count` that is another each time.
-fn spread(nth: usize, count: usize) -> usize {
-    nth.wrapping_mul(7_919) % count
-}
-
-/// No filter has this number.
-fn unknown(nth: usize) -> usize {
-    nth + 1_000_000_000
-}
-
-impl Filtered {
-    fn publish(&self, messages: &[Message], batch: usize) -> Sample {
-        let messages = messages.to_vec();
-        let start = Instant::now();
-        if batch == 1 {
-            for message in messages {
-                self.topic.try_publish(message).unwrap();
-            }
-        } else {
-            let mut messages = messages.into_iter();
-            for _ in 0..MESSAGES / batch {
-                self.topic.try_publish_many(messages.by_ref().take(batch)).unwrap();
-            }
-        }
-        let sample = Sample { time: start.elapsed(), units: MESSAGES };
-        self.everything.try_pull(MESSAGES).unwrap().ack_all();
-        sample
-    }
-
-    /// Empties the filtered subscriptions that may have got something.
-    fn drain(&self) {
-        let count = self.filtered.len();
-        for nth in 0..MESSAGES.min(count) {
-            let numbers = [spread(nth, count)];
-            for number in numbers {
-                self.filtered[number].try_pull(MESSAGES).unwrap().ack_all();
-            }
-        }
-    }
-}
 
 /// One shape of filters at 10 and at 100,000 of them.
 struct Shape {
@@ -146,11 +63,6 @@ fn match_cost(shape: &Shape, table: &mut Table) {
             stretch: Goal::Shown,
         });
     }
-}
-
-fn conjunction(number: usize) -> Filter {
-    let tested = Filter::has("test").not().unwrap();
-    Filter::eq("correlid", &value(number)).and(&tested).unwrap()
 }
 
 pub(crate) fn equality(table: &mut Table) {

@@ -12,6 +12,7 @@ mod brokers;
 mod calls;
 mod cycle;
 mod fan_out;
+mod filtered;
 mod filters;
 mod latency;
 mod limited;

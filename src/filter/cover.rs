@@ -2,7 +2,7 @@
 //!
 //! No disjunctive normal form is built: a conjunction takes the keys of its cheapest term, a
 //! disjunction those of all its terms, so a cover never has more keys than the filter has tests.
-//! What only asks for absence or difference has no cover and is scanned, behind a guard.
+//! What only asks for absence or difference has no cover and is scanned.
 
 use smol_str::SmolStr;
 
@@ -42,8 +42,8 @@ pub(super) enum Route {
     Keys(Vec<Key>),
     /// It matches all messages but those with this value.
     AllBut(Field, SmolStr),
-    /// Looked at for every message, or for those that pass a guard.
-    Scan(Option<Literal>),
+    /// Looked at for every message, unless it is known to fail a test of a group.
+    Scan,
 }
 
 /// Where a filter is filed, and what has to be checked once it was found there.
@@ -55,13 +55,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Plans for a filter; `cost` tells what looking behind a key costs now, `sharing` how many
-    /// filters stand behind a guard.
-    pub(super) fn new(
-        normal: &Normal,
-        cost: &mut impl FnMut(&Key) -> u64,
-        sharing: impl Fn(&Literal) -> usize,
-    ) -> Self {
+    /// Plans for a filter; `cost` tells what looking behind a key costs now.
+    pub(super) fn new(normal: &Normal, cost: &mut impl FnMut(&Key) -> u64) -> Self {
         match normal {
             Normal::Constant(true) => return Self { route: Route::Always, residual: None },
             Normal::Constant(false) => return Self { route: Route::Never, residual: None },
@@ -72,9 +67,7 @@ impl Plan {
             _ => {}
         }
         let conjuncts = normal.conjuncts();
-        let covers = conjuncts.iter().map(|term| Cover::of(term, cost)).enumerate();
-        let covers = covers.filter_map(|(term, cover)| cover.map(|cover| (term, cover)));
-        if let Some((term, cover)) = covers.min_by_key(|(_, cover)| cover.rank()) {
+        if let Some((term, cover)) = Cover::cheapest(conjuncts, cost) {
             let mut keys = cover.keys;
             keys.sort_unstable();
             keys.dedup();
@@ -85,20 +78,7 @@ impl Plan {
                 (false, _) => Self { route, residual: Some(normal.clone()) },
             };
         }
-        let guards = conjuncts.iter().enumerate().filter_map(|(term, conjunct)| match conjunct {
-            Normal::Literal(literal) => Some((term, literal)),
-            _ => None,
-        });
-        // The guard that most share now, else the likeliest to be: absence of a whole attribute.
-        let rank = |literal: &Literal| (sharing(literal), literal.test == Test::Has);
-        match guards.rev().max_by_key(|(_, literal)| rank(literal)) {
-            Some((term, guard)) => {
-                let route = Route::Scan(Some(guard.clone()));
-                let residual = (conjuncts.len() > 1).then(|| normal.without(term));
-                Self { route, residual }
-            }
-            None => Self { route: Route::Scan(None), residual: Some(normal.clone()) },
-        }
+        Self { route: Route::Scan, residual: Some(normal.clone()) }
     }
 }
 
@@ -108,7 +88,7 @@ impl Route {
         match self {
             Self::Never => 0,
             Self::Keys(keys) => keys.len(),
-            Self::Always | Self::AllBut(..) | Self::Scan(_) => 1,
+            Self::Always | Self::AllBut(..) | Self::Scan => 1,
         }
     }
 }
@@ -126,8 +106,8 @@ impl Cover {
             Normal::Constant(_) => None,
             Normal::Literal(literal) => Self::of_literal(literal, cost),
             Normal::All(terms) => {
-                let covers = terms.iter().filter_map(|term| Self::of(term, cost));
-                covers.min_by_key(Self::rank).map(|cover| Self { is_exact: false, ..cover })
+                let (_, cover) = Self::cheapest(terms, cost)?;
+                Some(Self { is_exact: false, ..cover })
             }
             Normal::Any(terms) => {
                 let mut whole = Self { keys: Vec::new(), cost: 0, is_exact: true };
@@ -140,6 +120,24 @@ impl Cover {
                 Some(whole)
             }
         }
+    }
+
+    /// The cheapest cover of a conjunction: that of a term, or of an interval that two terms make;
+    /// and the place of the term, or of the first of the two.
+    fn cheapest(terms: &[Normal], cost: &mut impl FnMut(&Key) -> u64) -> Option<(usize, Self)> {
+        let single = terms.iter().map(|term| Self::of(term, cost)).enumerate();
+        let single = single.filter_map(|(term, cover)| Some((term, cover?)));
+        let best = single.min_by_key(|(_, cover)| cover.rank());
+        let pairs = intervals(terms).into_iter().map(|(term, field, parts)| {
+            let keys = parts.into_iter().map(|part| Key { field: field.clone(), part }).collect();
+            (term, Self::of_keys(keys, false, cost))
+        });
+        best.into_iter().chain(pairs).min_by_key(|(_, cover)| cover.rank())
+    }
+
+    fn of_keys(keys: Vec<Key>, is_exact: bool, cost: &mut impl FnMut(&Key) -> u64) -> Self {
+        let cost = keys.iter().map(cost).sum();
+        Self { keys, cost, is_exact }
     }
 
     fn of_literal(literal: &Literal, cost: &mut impl FnMut(&Key) -> u64) -> Option<Self> {
@@ -165,9 +163,7 @@ impl Cover {
             Test::Ne(_) | Test::In(_) => return None,
         };
         let key = |part| Key { field: literal.field.clone(), part };
-        let keys: Vec<Key> = parts.into_iter().map(key).collect();
-        let cost = keys.iter().map(cost).sum();
-        Some(Self { keys, cost, is_exact })
+        Some(Self::of_keys(parts.into_iter().map(key).collect(), is_exact, cost))
     }
 
     /// Cheaper first, then the longer value, which is the rarer one.
@@ -186,19 +182,52 @@ impl Key {
     }
 }
 
-/// Ranges of images, each all numbers with the same upper bits, that hold every number in this
-/// relation. Two suffice: the interval is cut where its ends first differ, and each half has the
-/// smallest range that holds it.
+/// The bounded intervals that numeric terms of a conjunction make: of each field with both a lower
+/// and an upper bound, the place of a term and the ranges.
+fn intervals(terms: &[Normal]) -> Vec<(usize, &Field, Vec<Part>)> {
+    let mut intervals = Vec::new();
+    let mut at = 0;
+    // Terms are sorted, so those about one field stand together.
+    for about in terms.chunk_by(|a, b| a.field().is_some() && a.field() == b.field()) {
+        let bound = |wanted: [Relation; 2]| {
+            about.iter().find_map(|term| match term {
+                Normal::Literal(Literal {
+                    test: Test::Number(relation, number), holds, ..
+                }) => (*holds && wanted.contains(relation)).then(|| number.image()),
+                _ => None,
+            })
+        };
+        let lower = bound([Relation::Greater, Relation::GreaterOrEqual]);
+        let upper = bound([Relation::Less, Relation::LessOrEqual]);
+        if let (Some(from), Some(to)) = (lower, upper)
+            && let Some(field) = about.first().and_then(Normal::field)
+            // Bounds that exclude each other are not always found to be a contradiction.
+            && from <= to
+        {
+            intervals.push((at, field, between(from, to)));
+        }
+        at += about.len();
+    }
+    intervals
+}
+
+/// Ranges of images that hold every number in this relation.
 fn ranges(relation: Relation, number: Number) -> Vec<Part> {
     let image = number.image();
-    let (from, to) = match relation {
-        Relation::Equal | Relation::NotEqual => (image, image),
-        Relation::Less | Relation::LessOrEqual => (0, image),
-        Relation::Greater | Relation::GreaterOrEqual => (image, u64::MAX),
-    };
+    match relation {
+        Relation::Equal | Relation::NotEqual => between(image, image),
+        Relation::Less | Relation::LessOrEqual => between(0, image),
+        Relation::Greater | Relation::GreaterOrEqual => between(image, u64::MAX),
+    }
+}
+
+/// Ranges of images, each all numbers with the same upper bits, that hold everything from `from` to
+/// `to`. Two suffice: the interval is cut where its ends first differ, and each half has the
+/// smallest range that holds it.
+fn between(from: u64, to: u64) -> Vec<Part> {
     let common = (from ^ to).leading_zeros();
     if common == u64::BITS {
-        return vec![Part::Number { bits: 64, image }];
+        return vec![Part::Number { bits: 64, image: from }];
     }
     let middle = to & !(u64::MAX >> common >> 1);
     [(from, middle - 1), (middle, to)].map(|(from, to)| enclosing(from, to)).into()

@@ -2,25 +2,25 @@
 //!
 //! Every filter is filed under the keys of its cover (`cover.rs`): a message looks up its own
 //! attributes, and only filters found there are looked at. Most need no further check, since the
-//! key says it all; others run what is left of them. Filters without a cover stand in groups
-//! behind a guard, and those of the form "all but this value" need no look at all.
+//! key says it all; others run what is left of them. Where many are found at one place, those that
+//! have a test in common stand behind it; those of the form "all but this value" need no look.
 //!
 //! A value with exclusive access for changes: two copies that take turns make readers independent
 //! of writers (`shell/matcher.rs`). Both go through the same steps, so their node numbers agree.
 //! Hashing is keyed; nothing that can be seen depends on it. Here is what an index consists of;
-//! where a filter will stand is decided in `planning.rs`, done in `filing.rs`, and used in
-//! `matching.rs`.
+//! where a filter will stand is decided in `planning.rs`, done in `filing.rs` and `groups.rs`, and
+//! used in `matching.rs`.
 
 mod counts;
 mod fields;
 mod filing;
+mod groups;
 mod keys;
 mod list;
 mod matching;
 mod node;
 mod planning;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -29,7 +29,8 @@ use smallvec::SmallVec;
 use self::counts::Standing;
 use self::fields::Fields;
 use self::keys::Keys;
-use self::node::{Filing, Node, Residual};
+use self::list::List;
+use self::node::{Filing, ListId, Node, Residual};
 use super::hash::KeyedHash;
 use super::normal::{Literal, Normal};
 use super::program::Check;
@@ -45,11 +46,10 @@ pub(crate) struct FilterIndex<T> {
     nodes: Slab<Node<T>>,
     /// For each node.
     filings: Slab<Filing>,
-    always: Vec<u32>,
-    unguarded: Vec<u32>,
+    always: List,
+    /// Filters without a cover.
+    scanned: List,
     groups: Slab<Group>,
-    /// Only asked for single guards, never walked.
-    by_guard: HashMap<Literal, u32>,
     /// Fields with filters of the form "all but", in the order in which they came to have some.
     exclusions: Vec<u32>,
     /// How many places are in lists that no key leads to.
@@ -59,13 +59,15 @@ pub(crate) struct FilterIndex<T> {
     version: u64,
 }
 
-/// Filters without a cover that have a test in common.
+/// Filters of a list that have a test in common, without which none of them matches.
 #[derive(Debug)]
 struct Group {
+    /// Where the list is.
+    parent: ListId,
     guard: Literal,
     field: u32,
     check: Check,
-    nodes: Vec<u32>,
+    list: List,
 }
 
 impl<T: Copy> FilterIndex<T> {
@@ -77,10 +79,9 @@ impl<T: Copy> FilterIndex<T> {
             keys: Keys::new(hash),
             nodes: Slab::new(),
             filings: Slab::new(),
-            always: Vec::new(),
-            unguarded: Vec::new(),
+            always: List::default(),
+            scanned: List::default(),
             groups: Slab::new(),
-            by_guard: HashMap::new(),
             exclusions: Vec::new(),
             keyless: 0,
             counts: Counts::default(),
@@ -146,7 +147,11 @@ impl<T: Copy> FilterIndex<T> {
             _ => 0,
         });
         let residuals = residuals.sum::<usize>();
+        let lists = [&self.always, &self.scanned].into_iter();
+        let lists = lists.chain(self.groups.iter().map(|(_, group)| &group.list));
         self.fields.memory()
+            + lists.map(List::memory).sum::<usize>()
+            + self.groups.capacity() * size_of::<Group>()
             + self.keys.memory()
             + self.nodes.capacity() * size_of::<Node<T>>()
             + self.filings.capacity() * size_of::<Filing>()

@@ -40,6 +40,14 @@ impl Normal {
         }
     }
 
+    /// What a single test is about.
+    pub(super) fn field(&self) -> Option<&Field> {
+        match self {
+            Self::Literal(literal) => Some(&literal.field),
+            _ => None,
+        }
+    }
+
     /// Calls `visit` with each test.
     pub(super) fn literals<'n>(&'n self, visit: &mut impl FnMut(&'n Literal)) {
         match self {

@@ -11,7 +11,7 @@ pub(crate) struct Counts {
     pub(crate) indexed: usize,
     /// Found by the presence of an attribute, then checked.
     pub(crate) presence: usize,
-    /// Looked at for each message that passes a guard, or for each.
+    /// May have to be looked at for each message.
     pub(crate) scan: usize,
     /// Never match or always do.
     pub(crate) constant: usize,
@@ -51,7 +51,7 @@ impl Standing {
         match &plan.route {
             Route::Never | Route::Always => Self::Constant,
             Route::AllBut(..) => Self::Exact,
-            Route::Scan(_) => Self::Scan,
+            Route::Scan => Self::Scan,
             Route::Keys(_) if plan.residual.is_none() => Self::Exact,
             Route::Keys(keys) if keys.iter().any(|key| key.part == Part::Present) => Self::Presence,
             Route::Keys(_) => Self::Indexed,

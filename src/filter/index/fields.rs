@@ -5,6 +5,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::keys::Kind;
+use super::list::List;
 use crate::filter::ast::Field;
 use crate::filter::hash::{KeyedHash, word};
 use crate::filter::table::HashIndex;
@@ -45,9 +46,9 @@ pub(super) struct FieldEntry {
     pub(super) prefixes: Lengths,
     pub(super) suffixes: Lengths,
     pub(super) numbers: Lengths,
-    pub(super) present: Vec<u32>,
+    pub(super) present: List,
     /// Nodes that match all but one value of this field.
-    pub(super) all_but: Vec<u32>,
+    pub(super) all_but: List,
 }
 
 /// Which lengths occur, and how often; sorted, at most [`MAX_LENGTHS`].
@@ -165,8 +166,8 @@ impl Fields {
     }
 
     pub(super) fn memory(&self) -> usize {
-        let lists = self.entries.iter().map(|(_, entry)| entry.present.capacity());
-        let lists = lists.sum::<usize>() * size_of::<u32>();
+        let lists = self.entries.iter().flat_map(|(_, entry)| [&entry.present, &entry.all_but]);
+        let lists = lists.map(List::memory).sum::<usize>();
         self.names.memory() + self.entries.capacity() * size_of::<FieldEntry>() + lists
     }
 
@@ -178,7 +179,7 @@ impl Fields {
 
 impl FieldEntry {
     fn new(field: Field) -> Self {
-        let (present, all_but) = (Vec::new(), Vec::new());
+        let (present, all_but) = Default::default();
         let (prefixes, suffixes, numbers) = Default::default();
         let has_parts = false;
         Self { field, uses: 1, equal: 0, has_parts, prefixes, suffixes, numbers, present, all_but }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
+use super::FilterIndex;
 use super::counts::Standing;
 use super::keys::{Kind, number_name};
 use super::list::List;
 use super::node::{ListId, Lone, Place, Residual};
-use super::{FilterIndex, Group};
 use crate::filter::ast::{Field, Test};
 use crate::filter::cover::{Key, Part, Plan, Route};
 use crate::filter::normal::{Literal, Normal};
@@ -24,10 +24,9 @@ impl<T: Copy> FilterIndex<T> {
         let lists = self.lists_of(&plan.route);
         let mut places: SmallVec<[Place; 1]> = SmallVec::with_capacity(lists.len());
         for list in lists {
-            let at = self.list(list).len() as u32;
-            places.push(Place { list, at });
             self.keyless += usize::from(!matches!(list, ListId::Key(_)));
-            self.push(list, number);
+            let list = self.group_for(list, number);
+            self.push(list, number, &mut places);
         }
         if let Some(node) = self.nodes.get_mut(number as usize) {
             node.is_repeated = places.len() > 1;
@@ -77,7 +76,7 @@ impl<T: Copy> FilterIndex<T> {
             _ => None,
         };
         for Place { list, at } in places {
-            self.keyless -= usize::from(!matches!(list, ListId::Key(_)));
+            self.keyless -= usize::from(!matches!(self.root(list), ListId::Key(_)));
             self.swap_remove(list, at);
         }
         if let Some((field, value)) = excluded
@@ -88,16 +87,17 @@ impl<T: Copy> FilterIndex<T> {
         }
     }
 
-    /// When a list has doubled, those in it may have become cheaper to find elsewhere.
+    /// When a list has doubled, those in it may have become cheaper to find elsewhere, and what is
+    /// left is split.
     fn choose_again(&mut self, number: u32) {
         let Some(filing) = self.filings.get(number as usize) else { return };
         let crowded = filing.places.iter().find(|place| {
-            let length = self.list(place.list).len();
+            let length = self.list(place.list).as_slice().len();
             length >= CROWDED && length.is_power_of_two()
         });
         let Some(list) = crowded.map(|place| place.list) else { return };
-        let limit = self.list(list).len() as u64 / WORTH_MOVING;
-        for other in self.list(list).to_vec() {
+        let limit = self.list(list).total() as u64 / WORTH_MOVING;
+        for other in self.list(list).as_slice().to_vec() {
             let Some(filing) = self.filings.get(other as usize) else { continue };
             if filing.standing == Standing::Exact {
                 continue;
@@ -110,6 +110,9 @@ impl<T: Copy> FilterIndex<T> {
                 self.file(other, plan);
             }
         }
+        if self.list(list).as_slice().len() >= CROWDED {
+            self.split(list);
+        }
     }
 
     /// The lists that a route names, made where they are missing.
@@ -117,13 +120,12 @@ impl<T: Copy> FilterIndex<T> {
         match route {
             Route::Never => SmallVec::new(),
             Route::Always => SmallVec::from_buf([ListId::Always]),
-            Route::Scan(None) => SmallVec::from_buf([ListId::Unguarded]),
-            Route::Scan(Some(guard)) => SmallVec::from_buf([ListId::Group(self.group(guard))]),
+            Route::Scan => SmallVec::from_buf([ListId::Scanned]),
             Route::AllBut(field, value) => {
                 let field = self.fields.find(field).unwrap_or(u32::MAX);
                 let key = self.key(field, Kind::AllBut, value.clone());
                 // Filled by `push`, with the number that is not known here.
-                debug_assert!(matches!(self.list(ListId::Key(key)), []), "filters are interned");
+                debug_assert!(self.list(ListId::Key(key)).is_empty(), "filters are interned");
                 SmallVec::from_buf([ListId::AllBut(field)])
             }
             Route::Keys(keys) => keys.iter().map(|key| self.list_of_key(key)).collect(),
@@ -165,102 +167,76 @@ impl<T: Copy> FilterIndex<T> {
         }
     }
 
-    fn group(&mut self, guard: &Literal) -> u32 {
-        if let Some(&group) = self.by_guard.get(guard) {
-            return group;
-        }
-        let field = self.fields.find(&guard.field).unwrap_or(u32::MAX);
-        let check = Check::of(&guard.test);
-        let group = Group { guard: guard.clone(), field, check, nodes: Vec::new() };
-        let group = self.groups.insert(group) as u32;
-        self.by_guard.insert(guard.clone(), group);
-        group
+    pub(super) fn list(&self, list: ListId) -> &List {
+        let found = match list {
+            ListId::Key(key) => self.keys.get(key).map(|entry| &entry.list),
+            ListId::Present(at) => self.fields.get(at).map(|entry| &entry.present),
+            ListId::AllBut(at) => self.fields.get(at).map(|entry| &entry.all_but),
+            ListId::Group(group) => self.groups.get(group as usize).map(|group| &group.list),
+            ListId::Always => Some(&self.always),
+            ListId::Scanned => Some(&self.scanned),
+        };
+        found.unwrap_or(&List::Empty)
     }
 
-    pub(super) fn list(&self, list: ListId) -> &[u32] {
+    pub(super) fn list_mut(&mut self, list: ListId) -> Option<&mut List> {
         match list {
-            ListId::Key(key) => self.keys.get(key).map_or(&[], |entry| entry.list.as_slice()),
-            ListId::Present(at) => self.fields.get(at).map_or(&[], |entry| &entry.present),
-            ListId::AllBut(at) => self.fields.get(at).map_or(&[], |entry| &entry.all_but),
+            ListId::Key(key) => self.keys.get_mut(key).map(|entry| &mut entry.list),
+            ListId::Present(at) => self.fields.get_mut(at).map(|entry| &mut entry.present),
+            ListId::AllBut(at) => self.fields.get_mut(at).map(|entry| &mut entry.all_but),
             ListId::Group(group) => {
-                self.groups.get(group as usize).map_or(&[], |group| &group.nodes)
+                self.groups.get_mut(group as usize).map(|group| &mut group.list)
             }
-            ListId::Always => &self.always,
-            ListId::Unguarded => &self.unguarded,
-        }
-    }
-
-    fn push(&mut self, list: ListId, number: u32) {
-        match list {
-            ListId::Key(key) => {
-                if let Some(entry) = self.keys.get_mut(key) {
-                    entry.list.push(number);
-                }
-            }
-            ListId::AllBut(field) => {
-                let filing = self.filings.get(number as usize);
-                let normal = filing.map(|filing| Arc::clone(&filing.normal));
-                if let Some(Normal::Literal(Literal { test: Test::Eq(value), .. })) =
-                    normal.as_deref()
-                {
-                    let key = self.key(field, Kind::AllBut, value.clone());
-                    self.push(ListId::Key(key), number);
-                }
-                let Some(entry) = self.fields.get_mut(field) else { return };
-                if entry.all_but.is_empty() {
-                    self.exclusions.push(field);
-                }
-                entry.all_but.push(number);
-            }
-            _ => {
-                if let Some(nodes) = self.plain_list(list) {
-                    nodes.push(number);
-                }
-            }
-        }
-    }
-
-    fn plain_list(&mut self, list: ListId) -> Option<&mut Vec<u32>> {
-        match list {
-            ListId::Key(_) => None,
-            ListId::Present(at) => Some(&mut self.fields.get_mut(at)?.present),
-            ListId::AllBut(at) => Some(&mut self.fields.get_mut(at)?.all_but),
-            ListId::Group(group) => Some(&mut self.groups.get_mut(group as usize)?.nodes),
             ListId::Always => Some(&mut self.always),
-            ListId::Unguarded => Some(&mut self.unguarded),
+            ListId::Scanned => Some(&mut self.scanned),
+        }
+    }
+
+    /// Puts a node into a list, and notes the place.
+    pub(super) fn push(&mut self, list: ListId, number: u32, places: &mut SmallVec<[Place; 1]>) {
+        if let ListId::AllBut(field) = list {
+            self.except(field, number);
+        }
+        let Some(numbers) = self.list_mut(list) else { return };
+        places.push(Place { list, at: numbers.as_slice().len() as u32 });
+        numbers.push(number);
+        self.count_grouped(list, true);
+    }
+
+    /// Enters the value for which a node of the form "all but" does not match.
+    fn except(&mut self, field: u32, number: u32) {
+        let filing = self.filings.get(number as usize);
+        let normal = filing.map(|filing| Arc::clone(&filing.normal));
+        if let Some(Normal::Literal(Literal { test: Test::Eq(value), .. })) = normal.as_deref() {
+            let key = self.key(field, Kind::AllBut, value.clone());
+            if let Some(entry) = self.keys.get_mut(key) {
+                entry.list.push(number);
+            }
+        }
+        if self.list(ListId::AllBut(field)).is_empty() {
+            self.exclusions.push(field);
         }
     }
 
     /// Takes a node out of a list; the last one takes its place. What becomes empty goes.
-    fn swap_remove(&mut self, list: ListId, at: u32) {
-        let moved = match list {
-            ListId::Key(key) => {
-                let entry = self.keys.get_mut(key);
-                entry.and_then(|entry| entry.list.swap_remove(at as usize))
-            }
-            _ => self.plain_list(list).and_then(|nodes| {
-                nodes.swap_remove(at as usize);
-                nodes.get(at as usize).copied()
-            }),
-        };
+    pub(super) fn swap_remove(&mut self, list: ListId, at: u32) {
+        let moved = self.list_mut(list).and_then(|numbers| numbers.swap_remove(at as usize));
         if let Some(filing) = moved.and_then(|moved| self.filings.get_mut(moved as usize))
             && let Some(place) = filing.places.iter_mut().find(|place| place.list == list)
         {
             place.at = at;
         }
-        if !self.list(list).is_empty() {
-            self.refresh_lone(list);
-            return;
-        }
-        match list {
-            ListId::Key(key) => self.remove_key(key),
-            ListId::Group(group) => {
-                let group = self.groups.remove(group as usize);
-                self.by_guard.remove(&group.guard);
+        self.count_grouped(list, false);
+        let mut list = list;
+        while self.list(list).is_empty() {
+            match list {
+                ListId::Key(key) => return self.remove_key(key),
+                ListId::Group(group) => list = self.remove_group(group),
+                ListId::AllBut(field) => return self.exclusions.retain(|other| *other != field),
+                ListId::Present(_) | ListId::Always | ListId::Scanned => return,
             }
-            ListId::AllBut(field) => self.exclusions.retain(|other| *other != field),
-            _ => {}
         }
+        self.refresh_lone(list);
     }
 }
 

@@ -115,6 +115,11 @@ impl<T> Keys<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
 }
 
 impl<T> KeyEntry<T> {

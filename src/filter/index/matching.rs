@@ -121,7 +121,34 @@ impl<T: Copy> FilterIndex<T> {
             }
             return;
         }
-        entry.list.as_slice().iter().for_each(|&number| self.look(number, facts, repeated, found));
+        self.visit(&entry.list, facts, &mut |number| self.look(number, facts, repeated, found));
+    }
+
+    /// Calls `look` with each filter of a list, but for those in groups whose test does not hold.
+    #[inline]
+    pub(super) fn visit(&self, list: &List, facts: &[Fact<'_>], look: &mut impl FnMut(u32)) {
+        list.as_slice().iter().for_each(|&number| look(number));
+        if !list.groups().is_empty() {
+            self.visit_groups(list.groups(), facts, look);
+        }
+    }
+
+    fn visit_groups<'s>(
+        &'s self,
+        groups: &'s [u32],
+        facts: &[Fact<'_>],
+        look: &mut impl FnMut(u32),
+    ) {
+        let mut open: SmallVec<[&[u32]; 8]> = SmallVec::from_slice(&[groups]);
+        while let Some(groups) = open.pop() {
+            for group in groups.iter().filter_map(|group| self.groups.get(*group as usize)) {
+                let holds = find(facts, group.field).is_some_and(|value| group.check.holds(value));
+                if holds == group.guard.holds {
+                    group.list.as_slice().iter().for_each(|&number| look(number));
+                    open.extend(Some(group.list.groups()).filter(|groups| !groups.is_empty()));
+                }
+            }
+        }
     }
 
     #[inline]
@@ -181,17 +208,11 @@ impl<T: Copy> FilterIndex<T> {
         let mut look = |number: u32| self.look(number, facts, repeated, found);
         for fact in facts {
             if let Some(entry) = self.fields.get(fact.field) {
-                entry.present.iter().for_each(|&number| look(number));
+                self.visit(&entry.present, facts, &mut look);
             }
         }
-        self.always.iter().for_each(|&number| look(number));
-        self.unguarded.iter().for_each(|&number| look(number));
-        for (_, group) in &self.groups {
-            let holds = find(facts, group.field).is_some_and(|value| group.check.holds(value));
-            if holds == group.guard.holds {
-                group.nodes.iter().for_each(|&number| look(number));
-            }
-        }
+        self.visit(&self.always, facts, &mut look);
+        self.visit(&self.scanned, facts, &mut look);
         for &field in &self.exclusions {
             let Some(entry) = self.fields.get(field) else { continue };
             let fact = facts.iter().find(|fact| fact.field == field);
@@ -200,13 +221,18 @@ impl<T: Copy> FilterIndex<T> {
                 List::One(number) => Some(number),
                 _ => None,
             });
-            let others = entry.all_but.iter().filter(|&&number| Some(number) != excluded);
+            let others =
+                entry.all_but.as_slice().iter().filter(|&&number| Some(number) != excluded);
             others.for_each(|&number| look(number));
         }
     }
 
     #[inline]
-    fn collect_facts<'m, S: Subject>(&self, message: &'m S, mut push: impl FnMut(Fact<'m>)) {
+    pub(super) fn collect_facts<'m, S: Subject>(
+        &self,
+        message: &'m S,
+        mut push: impl FnMut(Fact<'m>),
+    ) {
         message.attributes(|name, value| {
             if let Some(field) = self.fields.find_name(name) {
                 push(Fact { field, value: Value::Text(value) });

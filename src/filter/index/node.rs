@@ -62,7 +62,7 @@ pub(super) enum ListId {
     AllBut(u32),
     Group(u32),
     Always,
-    Unguarded,
+    Scanned,
 }
 
 /// A field that some filter names, as a message has it.

@@ -7,16 +7,12 @@ use super::fields::MAX_LENGTHS;
 use super::keys::{Kind, number_name};
 use crate::filter::ast::Field;
 use crate::filter::cover::{Key, Part, Plan, Route};
-use crate::filter::normal::{Literal, Normal};
+use crate::filter::normal::Normal;
 
 impl<T: Copy> FilterIndex<T> {
     /// Chooses where a filter stands.
     pub(super) fn plan(&self, normal: &Normal) -> Plan {
-        let sharing = |guard: &Literal| {
-            let group = self.by_guard.get(guard).and_then(|at| self.groups.get(*at as usize));
-            group.map_or(0, |group| group.nodes.len())
-        };
-        let mut plan = Plan::new(normal, &mut |key| self.cost(key), sharing);
+        let mut plan = Plan::new(normal, &mut |key| self.cost(key));
         if let Route::Keys(keys) = &mut plan.route {
             // Lengths that this filter adds, as (suffix, length) of a field.
             let mut added: Vec<(Field, bool, u32)> = Vec::new();
@@ -40,7 +36,7 @@ impl<T: Copy> FilterIndex<T> {
         let list = match &key.part {
             Part::Present => {
                 let entry = self.fields.get(field);
-                return base_cost(key) + entry.map_or(0, |entry| entry.present.len() as u64);
+                return base_cost(key) + entry.map_or(0, |entry| entry.present.total() as u64);
             }
             Part::Equal(text) => self.keys.find(field, Kind::Equal, text.as_bytes()),
             Part::Prefix(text) => self.keys.find(field, Kind::Prefix, text.as_bytes()),
@@ -51,7 +47,7 @@ impl<T: Copy> FilterIndex<T> {
             }
         };
         let list = list.and_then(|key| self.keys.get(key));
-        base_cost(key) + list.map_or(0, |entry| entry.list.as_slice().len() as u64)
+        base_cost(key) + list.map_or(0, |entry| entry.list.total() as u64)
     }
 
     /// Shortens a prefix or suffix to a length in use where no further length can be added;

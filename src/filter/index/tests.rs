@@ -216,10 +216,133 @@ fn a_crowded_list_sends_away_those_who_are_cheaper_elsewhere() {
     }
     let field = pair.index.fields.find_name(b"a").unwrap();
     let key = pair.index.keys.find(field, Kind::Equal, b"shared-xx");
-    let crowd = key.map_or(0, |key| pair.index.list(ListId::Key(key)).len());
+    let crowd = key.map_or(0, |key| pair.index.list(ListId::Key(key)).total());
     assert!(crowd <= CROWDED, "{crowd} filters stand under the shared value");
     let message = Message::new("").with_attributes([("a", "shared-xx"), ("b", "000000500")]);
     pair.check(&[message], "crowded");
+}
+
+/// How many nodes of a list are looked at for a message.
+fn looks(index: &FilterIndex<u32>, list: ListId, message: &Message) -> usize {
+    let (mut facts, mut looks) = (Vec::new(), 0);
+    index.collect_facts(message, |fact| facts.push(fact));
+    index.visit(index.list(list), &facts, &mut |_| looks += 1);
+    looks
+}
+
+#[test]
+fn a_long_list_is_split_by_what_its_filters_share() {
+    // F-4.4: weak filters with residuals that fail, found by a value, a presence or nothing.
+    for begin in ["attributes.a = \"v\" AND ", "attributes:a AND ", ""] {
+        for count in [CROWDED - 1, CROWDED, 3 * CROWDED] {
+            let mut pair = Pair::new(1);
+            for n in 0..count {
+                let shared = ["x", "y"][n % 2];
+                pair.add(&format!("{begin}NOT attributes:{shared} AND NOT attributes:own{n}"));
+            }
+            // One more or less than a long list makes the difference.
+            assert_eq!(pair.index.groups.is_empty(), count < CROWDED, "{begin} {count}");
+            let of = |keys: &[&str]| {
+                let message = Message::new("").with_attribute("a", "v");
+                keys.iter().fold(message, |message, key| message.with_attribute(*key, ""))
+            };
+            let messages = [of(&[]), of(&["x"]), of(&["y"]), of(&["x", "y"]), of(&["own3", "x"])];
+            pair.check(&messages, begin);
+            let root = pair.index.root(pair.index.filings[0].places[0].list);
+            let looks = |keys: &[&str]| looks(&pair.index, root, &of(keys));
+            if count < CROWDED {
+                assert_eq!(looks(&["x", "y"]), count);
+            } else {
+                assert_eq!((looks(&["x", "y"]), looks(&["y"])), (0, count.div_ceil(2)));
+            }
+            let lists = pair.index.groups.iter().map(|(_, group)| group.list.total());
+            assert_eq!(lists.sum::<usize>(), if count < CROWDED { 0 } else { count });
+            while !pair.filters.is_empty() {
+                pair.remove(pair.filters.len() / 2);
+                pair.check(&messages, begin);
+            }
+            assert!(pair.index.groups.is_empty() && pair.index.keys.is_empty());
+            assert!(pair.index.scanned.is_empty() && pair.index.keyless == 0);
+        }
+    }
+}
+
+#[test]
+fn groups_agree_with_direct_evaluation_under_change() {
+    for seed in 0..20 {
+        let mut random = Random(seed);
+        let mut pair = Pair::new(seed);
+        let term = |random: &mut Random| {
+            let key = random.pick(&["k", "l", "m", "n", "o", "p"]);
+            match random.below(10) {
+                0..3 => format!("NOT attributes:{key}"),
+                3..6 => format!("attributes.{key} != \"{}\"", random.value()),
+                6 => format!("contains(attributes.{key}, \"{}\")", random.pick(&["a", "b", "."])),
+                7 => format!("attributes:{key}"),
+                8 => format!("hasPrefix(attributes.{key}, \"a\")"),
+                _ => format!("attributes.{key} > {}", random.below(9)),
+            }
+        };
+        for round in 0..30 {
+            for _ in 0..random.below(60) {
+                let mut terms: Vec<_> =
+                    (0..2 + random.below(3)).map(|_| term(&mut random)).collect();
+                if random.below(4) == 0 {
+                    // Found through several keys, in several groups.
+                    let other = term(&mut random);
+                    terms.push(format!("(attributes.k = \"a\" OR {other})"));
+                }
+                pair.add(&terms.join(" AND "));
+            }
+            for _ in 0..random.below(20).min(pair.filters.len()) {
+                pair.remove(random.below(pair.filters.len()));
+            }
+            let messages: Vec<_> = (0..1 + random.below(20)).map(|_| random.message()).collect();
+            pair.check(&messages, &format!("seed {seed}, round {round}"));
+        }
+        assert!(!pair.index.groups.is_empty(), "seed {seed}: this is about groups");
+        while !pair.filters.is_empty() {
+            pair.remove(random.below(pair.filters.len()));
+        }
+        pair.check(&[random.message()], &format!("seed {seed}, empty"));
+        assert!(pair.index.groups.is_empty() && pair.index.keys.is_empty());
+        assert_eq!((pair.index.counts(), pair.index.keyless), (Counts::default(), 0));
+    }
+}
+
+#[test]
+fn a_pair_of_bounds_is_found_by_its_interval() {
+    let mut pair = Pair::new(1);
+    // X: a range is two comparisons, and the index recognises the pair.
+    for n in 0..500 {
+        pair.add(&format!("attributes.k >= {n} AND attributes.k < {}", n + 1));
+        pair.add(&format!("attributes.k > {n}.25 AND attributes.k <= {n}.5 AND attributes:l"));
+    }
+    let longest = (0..pair.index.keys.len() as u32).filter_map(|key| pair.index.keys.get(key));
+    let longest = longest.map(|entry| entry.list.total()).max().unwrap_or_default();
+    assert!(longest <= CROWDED, "{longest} intervals stand together");
+    let of = |value: String| Message::new("").with_attributes([("k", value.as_str()), ("l", "")]);
+    let messages: Vec<_> = (-3..1_010).map(|n| of(format!("{}", f64::from(n) / 2.0))).collect();
+    pair.check(&messages, "intervals");
+    for odd in ["", "-0", "1e300", "9007199254740993", "x"] {
+        pair.check(&[of(odd.to_owned())], odd);
+    }
+    for text in [
+        // Where numbers are further apart than floating point can tell, nothing is simplified.
+        "attributes.k > 1e300 AND attributes.k < 5",
+        "attributes.k > 9007199254740992 AND attributes.k < 9007199254740994",
+        "attributes.k > -1e20 AND attributes.k < -9e19",
+        "attributes.k > 170141183460469231731687303715884105726 AND attributes.k < 1e39",
+    ] {
+        pair.add(text);
+        let around = ["9007199254740993", "-95000000000000000000", "3", "1e301"];
+        let exact = ["170141183460469231731687303715884105727", "5e38"];
+        let values = around.iter().chain(&exact).map(|value| of((*value).to_owned()));
+        pair.check(&values.collect::<Vec<_>>(), text);
+    }
+    while !pair.filters.is_empty() {
+        pair.remove(0);
+    }
 }
 
 #[test]
