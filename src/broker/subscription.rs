@@ -270,9 +270,10 @@ impl SubscriptionState {
 
     /// Forgets everything; answers the stragglers, whose pins are no longer needed.
     pub(crate) fn end(&mut self, head: u64) -> Vec<u64> {
-        let unpinned = std::mem::take(&mut self.to_pin);
+        let mut unpinned = std::mem::take(&mut self.to_pin);
+        unpinned.sort_unstable();
         let mut pins = self.window.stragglers_in(0..u64::MAX);
-        pins.retain(|index| !unpinned.contains(index));
+        pins.retain(|index| unpinned.binary_search(index).is_err());
         pins.append(&mut self.to_unpin);
         let (retention, policy, strict) = (self.retention, self.policy, self.strict);
         let epoch = self.epoch + 1;
@@ -605,6 +606,12 @@ impl SubscriptionState {
         Settled::Done
     }
 
+    /// Brings the words of deliveries near that are about to be settled.
+    #[inline]
+    pub(crate) fn look_ahead(&self, leases: &[LeaseId]) {
+        self.window.look_ahead(leases.iter().map(|lease| lease.index));
+    }
+
     /// Acknowledges deliveries in order. `outcome` is told of one after another.
     pub(crate) fn ack_many(
         &mut self,
@@ -670,36 +677,49 @@ impl SubscriptionState {
         deadline: Time,
         backlog: &mut impl Backlog,
     ) -> Settled {
-        let phase = match self.judge(id) {
-            Some(phase @ (Phase::Leased | Phase::Lapsed | Phase::LapsedBackingOff)) => phase,
-            _ => return Settled::Stale,
-        };
-        let Some(word) = self.window.get_mut(id.index) else { return Settled::Stale };
-        let (before, slot, mut owner) = (word.deadline(), slot_of(*word), word.owner());
-        word.set_deadline(deadline);
-        if phase != Phase::Leased {
-            word.set_phase(Phase::Leased);
-            match phase {
-                Phase::Lapsed => self.leave_ready(id.index),
-                _ => self.delayed -= 1,
-            }
-            self.leased += 1;
-            if let Some(slot) = slot {
-                owner = self.holder_of(slot);
-                self.revive_in_order(slot);
-            }
-            if owner != 0 {
-                let size = backlog.meta(id.index).map_or(0, |meta| meta.size);
-                self.owners.charge(owner, size);
-            }
+        if id.epoch != self.epoch {
+            return Settled::Stale;
         }
+        let word = self.window.get_mut(id.index);
+        let Some(word) = word.filter(|word| word.generation() == id.generation) else {
+            return Settled::Stale;
+        };
+        let (phase, before) = (word.phase(), word.deadline());
+        if !matches!(phase, Phase::Leased | Phase::Lapsed | Phase::LapsedBackingOff) {
+            return Settled::Stale;
+        }
+        word.set_deadline(deadline);
         // A longer deadline is filed anew when the old one fires; only a shorter one, or one whose
         // entry has fired already, needs an entry of its own (L13).
-        if phase != Phase::Leased || deadline < before {
-            self.deadlines.add(Run { due: deadline, first: id.index, len: 1 });
-            self.bound_hints();
+        if phase == Phase::Leased && deadline >= before {
+            return Settled::Done;
         }
+        if phase != Phase::Leased {
+            self.revive(id.index, phase, backlog);
+        }
+        self.deadlines.add(Run { due: deadline, first: id.index, len: 1 });
+        self.bound_hints();
         Settled::Done
+    }
+
+    /// A message that has lapsed is leased again, as it was.
+    fn revive(&mut self, index: u64, phase: Phase, backlog: &mut impl Backlog) {
+        let Some(word) = self.window.get_mut(index) else { return };
+        word.set_phase(Phase::Leased);
+        let (slot, mut owner) = (slot_of(*word), word.owner());
+        match phase {
+            Phase::Lapsed => self.leave_ready(index),
+            _ => self.delayed -= 1,
+        }
+        self.leased += 1;
+        if let Some(slot) = slot {
+            owner = self.holder_of(slot);
+            self.revive_in_order(slot);
+        }
+        if owner != 0 {
+            let size = backlog.meta(index).map_or(0, |meta| meta.size);
+            self.owners.charge(owner, size);
+        }
     }
 
     /// The phase of the delivery that `id` names, unless the id is dead.
@@ -822,6 +842,11 @@ impl SubscriptionState {
         }
         self.rebuild_offers();
     }
+}
+
+impl LeaseId {
+    /// Names nothing: no hand-out has that generation.
+    pub(crate) const NONE: LeaseId = LeaseId { epoch: 0, generation: 0, index: u64::MAX };
 }
 
 impl Leased {

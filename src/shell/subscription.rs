@@ -18,7 +18,7 @@ pub(crate) mod seek;
 mod settle;
 mod standing;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Weak;
 use std::task::Waker;
 
@@ -586,11 +586,12 @@ impl SubscriptionShared {
         while state.boundaries.front().is_some_and(|base| to.hold.is_some_and(|at| *base <= at)) {
             state.boundaries.pop_front();
         }
-        let (pin, unpin) = state.broker.take_pins();
+        let (mut pin, mut unpin) = state.broker.take_pins();
         // A straggler that was settled before anybody heard of it needs neither.
-        let both: Vec<u64> = pin.iter().filter(|index| unpin.contains(index)).copied().collect();
-        let single = |indices: Vec<u64>| indices.into_iter().filter(|index| !both.contains(index));
-        let (pin, unpin) = (single(pin).collect(), single(unpin).collect());
+        unpin.sort_unstable();
+        let both: BTreeSet<u64> =
+            pin.extract_if(.., |index| unpin.binary_search(index).is_ok()).collect();
+        unpin.retain(|index| !both.contains(index));
         let (pin, unpin) = self.positions_of_pins(&mut state, pin, unpin);
         state.trim_replay();
         Moves { from, to, pin, unpin }
