@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::task::coop::poll_proceed;
 
 use crate::ack_id::AckId;
-use crate::broker::subscription::Settled;
 use crate::config::{FlowControl, SubscriptionConfig, SubscriptionUpdate, check_range};
 use crate::delivery::{Deliveries, Delivery, Outcome};
 use crate::error::{AckError, AdminError, ConfigError, PullError};
@@ -203,28 +202,22 @@ impl Subscription {
         if bytes > max {
             return Err(AckError::RequestTooLarge { bytes, max });
         }
-        let is_exactly_once = self.shared.is_exactly_once();
         let foreign = ids.iter().find(|id| !self.shared.knows(id));
-        if let Some(foreign) = foreign.filter(|_| !is_exactly_once) {
+        if let Some(foreign) = foreign.filter(|_| !self.shared.is_exactly_once()) {
             return Err(AckError::ForeignId { id: foreign.to_string() });
         }
-        let mut outcomes = vec![self.shared.outcome(Settled::Stale); ids.len()];
-        let own = ids.iter().enumerate();
-        let own = own.filter(|(_, id)| id.incarnation == self.shared.incarnation);
-        let mut places = own.clone().map(|(place, _)| place);
-        self.shared.settle_each(own.map(|(_, id)| id.lease), how, |settled| {
-            let place = places.next().and_then(|place| outcomes.get_mut(place));
-            if let Some(outcome) = place {
-                *outcome = self.shared.outcome(settled);
+        let mut outcomes = Vec::with_capacity(ids.len());
+        let mut failures = Vec::new();
+        let mut answered = ids.iter();
+        let leases = ids.iter().map(|id| self.shared.lease_named(id));
+        self.shared.settle_each(leases, how, |settled| {
+            let id = answered.next();
+            match self.shared.outcome(settled) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(failure) => failures.extend(id.map(|id| (id.clone(), failure))),
             }
         })?;
-        let failed =
-            outcomes.iter().zip(ids).filter_map(|(outcome, id)| outcome.err().zip(Some(id)));
-        let failures: Vec<_> = failed.map(|(failure, id)| (id.clone(), failure)).collect();
-        if failures.is_empty() {
-            return Ok(outcomes.into_iter().flatten().collect());
-        }
-        Err(AckError::ExactlyOnce { failures })
+        if failures.is_empty() { Ok(outcomes) } else { Err(AckError::ExactlyOnce { failures }) }
     }
 
     /// Changes the configuration; answers the new one. Counts as activity (EXP-5).

@@ -60,6 +60,21 @@ impl<T: Copy, const N: usize> Chunks<T, N> {
         self.chunks.get_mut(place / N)?.get_mut(place % N)
     }
 
+    /// What lies at each of the indices, as far as anything does, whether it was removed or not. No
+    /// look at one waits for another.
+    #[inline]
+    pub(crate) fn look_at(&self, indices: impl Iterator<Item = u64>) -> impl Iterator<Item = &T> {
+        let (front, back) = self.chunks.as_slices();
+        indices.filter_map(move |index| {
+            let place = index.wrapping_sub(self.base) as usize;
+            let chunk = match front.get(place / N) {
+                Some(chunk) => chunk,
+                None => back.get(place / N - front.len())?,
+            };
+            chunk.get(place % N)
+        })
+    }
+
     /// The values from `index` to the end of its chunk.
     #[inline]
     pub(crate) fn run_mut(&mut self, index: u64) -> &mut [T] {
@@ -139,6 +154,8 @@ mod tests {
             for index in 0..120 {
                 let expected = (chunks.first()..chunks.end()).contains(&index).then(|| index - 7);
                 assert_eq!(chunks.get(index).copied(), expected, "index {index}");
+                let seen: Vec<u64> = chunks.look_at([index].into_iter()).copied().collect();
+                assert!(expected.is_none_or(|value| seen == [value]), "index {index}: {seen:?}");
             }
         }
     }

@@ -59,6 +59,13 @@ impl Window {
         self.words.get_mut(index)
     }
 
+    /// Brings words near, all at once, so that none is waited for after another.
+    #[inline]
+    pub(crate) fn look_ahead(&self, indices: impl Iterator<Item = u64>) {
+        let sum = self.words.look_at(indices).fold(0, |sum, word| sum ^ word.generation());
+        std::hint::black_box(sum);
+    }
+
     /// The words of the window from `index` to the end of its chunk; none for a straggler.
     #[inline]
     pub(crate) fn run_mut(&mut self, index: u64) -> &mut [Word] {

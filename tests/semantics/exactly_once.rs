@@ -103,6 +103,19 @@ async fn eod_06_a_foreign_id_is_listed_and_the_good_ones_are_applied() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn eod_06_an_id_of_another_bus_names_nothing_here() {
+    // Twins: the same names, made in the same order, and so the same numbers within.
+    let (w, twin) = (world().await, world().await);
+    w.publish(&["a"]).await;
+    twin.publish(&["a"]).await;
+    let ids = [take_one(&twin.worker).into_ack_id(), take_one(&w.worker).into_ack_id()];
+    let failed = failures(&w.worker, &ids[..1]).await;
+    assert_eq!(failed, [(ids[0].clone(), AckFailure::InvalidAckId)]); // EOD-6, ACK-5
+    assert_eq!(w.worker.stats().backlog, 1, "LIB-20: their seeds differ");
+    assert_eq!(w.worker.acknowledge(&ids[1..]).await.unwrap(), [Outcome::Done]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn eod_02_on_and_off_by_update_for_later_hand_outs() {
     let w = World::new().await;
     w.publish(&["before", "after", "off"]).await;

@@ -1,5 +1,7 @@
 //! Answers to deliveries: one by one, by id, or a batch at once.
 
+use smallvec::SmallVec;
+
 use super::{End, Settle, State, SubscriptionShared};
 use crate::ack_id::AckId;
 use crate::broker::subscription::{LeaseId, Settled};
@@ -11,6 +13,9 @@ use crate::shell::batch::Batch;
 use crate::shell::effects::Effects;
 use crate::sync::{Arc, Ordering};
 use crate::time::Span;
+
+/// Words that are asked for at once: about as many as a processor can wait for.
+const LOOK_AHEAD: usize = 64;
 
 impl SubscriptionShared {
     /// Settles one delivery.
@@ -140,8 +145,34 @@ impl SubscriptionShared {
         self.settled(state, how, effects);
     }
 
+    /// Settles in rounds: their words are asked for at once before the first is judged, since ids in
+    /// an order of their own lie anywhere and would be waited for one after the other.
     #[inline]
     pub(super) fn apply(
+        &self,
+        state: &mut State,
+        mut leases: impl Iterator<Item = LeaseId>,
+        how: Settle,
+        reading: Reading,
+        mut outcome: impl FnMut(Settled),
+    ) {
+        if leases.size_hint().1 == Some(1) {
+            return self.apply_round(state, leases, how, reading, outcome);
+        }
+        let mut round = SmallVec::<[LeaseId; LOOK_AHEAD]>::new();
+        loop {
+            round.extend(leases.by_ref().take(LOOK_AHEAD));
+            if round.is_empty() {
+                return;
+            }
+            state.broker.look_ahead(&round);
+            self.apply_round(state, round.iter().copied(), how, reading, &mut outcome);
+            round.clear();
+        }
+    }
+
+    #[inline]
+    fn apply_round(
         &self,
         state: &mut State,
         leases: impl Iterator<Item = LeaseId>,
@@ -249,6 +280,14 @@ impl SubscriptionShared {
         let failed =
             |failure| AckError::ExactlyOnce { failures: vec![(self.ack_id(lease), failure)] };
         self.outcome(settled).map_err(failed)
+    }
+
+    /// The lease that an id names here; that of a foreign id, or of an earlier subscription of the
+    /// same name, is none.
+    #[inline]
+    pub(crate) fn lease_named(&self, id: &AckId) -> LeaseId {
+        let is_own = self.knows(id) && id.incarnation == self.incarnation;
+        if is_own { id.lease } else { LeaseId::NONE }
     }
 
     /// Whether an id was issued by this subscription or one of the same name before it (ACK-5,
