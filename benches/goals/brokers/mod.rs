@@ -1,8 +1,8 @@
 //! Row 6: the same full cycle against brokers in processes of their own, over loopback; and how
 //! long one message is on its way there, for row 7.
 //!
-//! Each that is installed is started with everything in memory on a free port, and ended after. They
-//! are spoken to in their own protocols by a few lines each, with a whole batch in one write, so
+//! Each that is installed is started with everything in memory on a free port, and ended after.
+//! They are spoken to in their own protocols by a few lines each, with a whole batch in one write, so
 //! that no client library stands between; what they pay for is the crossing of processes. Those
 //! that are not here are skipped by name.
 
@@ -69,7 +69,7 @@ pub(crate) fn full_cycles(table: &mut Table) {
     }
 }
 
-/// Brokers that bring a message to whoever waits, and how many times slower than ours they have to be.
+/// Brokers that bring a message to whoever waits, and how many times slower they have to be.
 pub(crate) fn deliverers() -> [(&'static str, StartDelivering, f64); 2] {
     [
         ("NATS core", || Ok(Box::new(nats::Core::start()?)), 100.0),
