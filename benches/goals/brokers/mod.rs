@@ -2,8 +2,8 @@
 //! long one message is on its way there, for row 7.
 //!
 //! Each that is installed is started with everything in memory on a free port, and ended after.
-//! They are spoken to in their own protocols by a few lines each, with a whole batch in one write, so
-//! that no client library stands between; what they pay for is the crossing of processes. Those
+//! They are spoken to in their own protocols by a few lines each, with a whole batch in one write,
+//! so that no client library stands between; what they pay for is the crossing of processes. Those
 //! that are not here are skipped by name.
 
 mod emulator;
