@@ -145,8 +145,8 @@ impl SubscriptionShared {
         self.settled(state, how, effects);
     }
 
-    /// Settles in rounds: the words are all asked for before the first is judged. Those of ids in an
-    /// order of their own lie anywhere, and would be waited for one after the other.
+    /// Settles in rounds: the words are all asked for before the first is judged. Those of ids in
+    /// an order of their own lie anywhere, and would be waited for one after the other.
     #[inline]
     pub(super) fn apply(
         &self,
