@@ -2,12 +2,16 @@
 
 #[cfg(feature = "internals")]
 mod counting {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::cell::Cell;
 
-    static CLOCK_READS: AtomicU64 = AtomicU64::new(0);
-    static NOTIFIES: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        // Of each thread, since counting with atomics costs as much as what is counted.
+        static COUNTERS: Cell<Counters> = const { Cell::new(NONE) };
+    }
 
-    /// What all buses of the process have done so far.
+    const NONE: Counters = Counters { clock_reads: 0, notifies: 0 };
+
+    /// What all buses have done on this thread so far.
     #[derive(Copy, Clone, Debug, PartialEq, Eq)]
     pub struct Counters {
         /// Readings of a clock.
@@ -16,20 +20,19 @@ mod counting {
         pub notifies: u64,
     }
 
-    /// The counts so far.
+    /// The counts of this thread so far.
     pub fn counters() -> Counters {
-        Counters {
-            clock_reads: CLOCK_READS.load(Ordering::Relaxed),
-            notifies: NOTIFIES.load(Ordering::Relaxed),
-        }
+        COUNTERS.get()
     }
 
+    #[inline]
     pub(crate) fn clock_read() {
-        CLOCK_READS.fetch_add(1, Ordering::Relaxed);
+        COUNTERS.set(Counters { clock_reads: counters().clock_reads + 1, ..counters() });
     }
 
+    #[inline]
     pub(crate) fn notified() {
-        NOTIFIES.fetch_add(1, Ordering::Relaxed);
+        COUNTERS.set(Counters { notifies: counters().notifies + 1, ..counters() });
     }
 }
 
