@@ -151,12 +151,12 @@ impl Topic {
         }
     }
 
-    fn attempt(&self, message: Message, due: Time) -> Result<Receipt, PublishError> {
+    fn attempt(&self, mut message: Message, due: Time) -> Result<Receipt, PublishError> {
         let shared = self.shared();
         let reading = shared.core.read();
         let gate = Gate::Queue(None);
         if due <= reading.now {
-            return self.publish_at_once(message, gate);
+            return self.publish_at_once(&mut message, gate);
         }
         let load = match check(std::slice::from_ref(&message), &shared.core.limits) {
             Ok(load) => load,

@@ -14,9 +14,9 @@ use crate::message::Message;
 use crate::observe::Operation;
 use crate::shell::matcher::Matches;
 use crate::shell::topic::admission::{Gate, Load};
-use crate::shell::topic::{Appended, One, TopicShared};
+use crate::shell::topic::{Appended, TopicShared};
 use crate::sync::Arc;
-use crate::topic::{Receipt, Receipts, Topic, check};
+use crate::topic::{Receipt, Receipts, Topic, check, is_plain};
 
 impl Topic {
     /// [`publish`](Self::publish), waiting for room no longer than `timeout` of the bus's time.
@@ -33,7 +33,7 @@ impl Topic {
         message: impl Into<Message>,
         timeout: Duration,
     ) -> Result<Receipt, PublishError> {
-        match self.publish_at_once(message.into(), Gate::Queue(None)) {
+        match self.publish_at_once(&mut message.into(), Gate::Queue(None)) {
             Err(error) if error.is_for_room() => {
                 let mut turn = Turn::new(self.shared(), error.into_messages());
                 turn.publish_within(timeout).await.map(|appended| Receipt::of(&appended))
@@ -76,12 +76,12 @@ impl Topic {
         delivery: &Delivery,
         message: impl Into<Message>,
     ) -> Result<Receipt, PublishError> {
-        let message = message.into();
+        let mut message = message.into();
         if !delivery.is_of(&self.shared().core) {
             let what = "the delivery is of another bus";
             return Err(PublishError::new(PublishReason::Misused { what }, vec![message]));
         }
-        self.publish_at_once(message, Gate::Open)
+        self.publish_at_once(&mut message, Gate::Open)
     }
 
     /// Waits until there is room for a message of up to `bytes` ([`Message::size`]), and keeps it:
@@ -127,36 +127,44 @@ impl Topic {
         published.map_err(|reason| PublishError::new(reason, turn.take()))
     }
 
+    /// Takes the message out if it is published, or into the error.
+    #[inline]
     pub(crate) fn publish_at_once(
         &self,
-        message: Message,
+        message: &mut Message,
         gate: Gate,
     ) -> Result<Receipt, PublishError> {
         let shared = self.shared();
         let core = &shared.core;
-        let load = match check(std::slice::from_ref(&message), &core.limits) {
-            Ok(load) => load,
-            Err(reason) => {
-                let reason = shared.existence().err().unwrap_or(reason);
-                return Err(PublishError::new(reason, vec![message]));
+        let load = if is_plain(message, &core.limits) {
+            Load::new(1, message.size() as u64)
+        } else {
+            match check(std::slice::from_ref(message), &core.limits) {
+                Ok(load) => load,
+                Err(reason) => return Err(self.refused(reason, message)),
             }
         };
         let mut matches = Matches::none();
-        shared.matching(std::slice::from_ref(&message), &mut matches);
-        let operation = Operation::send(&shared.name, std::slice::from_ref(&message));
-        let message = One::new(message);
+        shared.matching(std::slice::from_ref(message), &mut matches);
+        let operation = Operation::send(&shared.name, std::slice::from_ref(message));
         let published =
-            operation.run(|| shared.publish_gated(message, &mut matches, load, gate, core.read()));
+            operation.run(|| shared.publish_one(message, &mut matches, load, gate, core.read()));
         match published {
             Ok(appended) => {
                 operation.moved(1, Some(appended.first.as_u64()));
                 Ok(Receipt::of(&appended))
             }
-            Err((reason, messages)) => {
+            Err(reason) => {
                 operation.failed(reason.code());
-                Err(PublishError::new(reason, messages.collect()))
+                Err(PublishError::new(reason, vec![std::mem::take(message)]))
             }
         }
+    }
+
+    #[cold]
+    fn refused(&self, reason: PublishReason, message: &mut Message) -> PublishError {
+        let reason = self.shared().existence().err().unwrap_or(reason);
+        PublishError::new(reason, vec![std::mem::take(message)])
     }
 
     pub(crate) fn publish_many_at_once(
@@ -215,12 +223,12 @@ impl Permit {
     /// [`Topic::try_publish`] except for want of room; the message comes back, the permit is
     /// spent.
     pub fn publish(self, message: impl Into<Message>) -> Result<Receipt, PublishError> {
-        let message = message.into();
+        let mut message = message.into();
         if Load::new(1, message.size() as u64).charge > self.charge {
             let what = "the message is larger than what was reserved";
             return Err(PublishError::new(PublishReason::Misused { what }, vec![message]));
         }
-        self.topic.publish_at_once(message, Gate::Reserved)
+        self.topic.publish_at_once(&mut message, Gate::Reserved)
     }
 }
 

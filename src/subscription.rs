@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::task::coop::poll_proceed;
+use tokio::task::coop::{consume_budget, poll_proceed};
 
 use crate::ack_id::AckId;
 use crate::config::{FlowControl, SubscriptionConfig, SubscriptionUpdate, check_range};
@@ -80,10 +80,16 @@ impl Subscription {
     /// # }).unwrap();
     /// ```
     pub async fn pull(&self, max_messages: usize) -> Result<Deliveries, PullError> {
+        consume_budget().await;
         let operation = Operation::receive(&self.shared.name, &self.shared.topic.name);
-        let pulling =
-            Pulling { shared: &self.shared, request: request(max_messages)?, ticket: None };
-        let pulled = operation.follow(pulling).await;
+        let request = request(max_messages)?;
+        let pulled = match operation.run(|| self.shared.lease(&request)) {
+            Ok(None) => {
+                let pulling = Pulling { shared: &self.shared, request, ticket: None, looked: true };
+                operation.follow(pulling).await
+            }
+            leased => leased.map(|batch| Deliveries::new(&self.shared, batch)),
+        };
         match &pulled {
             Ok(deliveries) => operation.moved(deliveries.len(), None),
             Err(error) => operation.failed(error.code()),
@@ -109,7 +115,8 @@ impl Subscription {
     pub(crate) async fn pull_one(&self, is_push: bool) -> Result<Delivery, PullError> {
         loop {
             let request = Request { is_push, ..ONE };
-            let batch = Pulling { shared: &self.shared, request, ticket: None }.await?;
+            let batch =
+                Pulling { shared: &self.shared, request, ticket: None, looked: false }.await?;
             if let Some(delivery) = batch.into_iter().next() {
                 observe::received(&self.shared.name, &self.shared.topic.name, 1);
                 return Ok(delivery);
@@ -307,6 +314,8 @@ struct Pulling<'a> {
     shared: &'a Arc<SubscriptionShared>,
     request: Request,
     ticket: Option<u64>,
+    /// Nothing was there a moment ago.
+    looked: bool,
 }
 
 impl Future for Pulling<'_> {
@@ -315,8 +324,12 @@ impl Future for Pulling<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let turn = ready!(poll_proceed(cx));
-        let Self { shared, request, ticket } = &mut *self;
-        match shared.poll_lease(request, ticket, cx.waker()) {
+        let Self { shared, request, ticket, looked } = &mut *self;
+        let leased = match std::mem::take(looked) {
+            true => shared.wait(request, ticket, cx.waker(), None),
+            false => shared.poll_lease(request, ticket, cx.waker()),
+        };
+        match leased {
             Ok(None) => Poll::Pending,
             Ok(leased) => {
                 turn.made_progress();

@@ -72,7 +72,8 @@ impl Topic {
     /// ```
     pub async fn publish(&self, message: impl Into<Message>) -> Result<Receipt, PublishError> {
         consume_budget().await;
-        match self.publish_at_once(message.into(), Gate::Queue(None)) {
+        let mut message = message.into();
+        match self.publish_at_once(&mut message, Gate::Queue(None)) {
             Err(error) if error.is_for_room() => {
                 let appended = self.wait_to_publish(error.into_messages()).await?;
                 Ok(Receipt::of(&appended))
@@ -125,7 +126,7 @@ impl Topic {
     ///
     /// As [`publish`](Self::publish).
     pub fn try_publish(&self, message: impl Into<Message>) -> Result<Receipt, PublishError> {
-        match self.publish_at_once(message.into(), Gate::Queue(None)) {
+        match self.publish_at_once(&mut message.into(), Gate::Queue(None)) {
             Err(error) if self.make_room(&error) => {
                 let messages = error.into_messages();
                 let receipts = self.publish_many_at_once(messages, Gate::Queue(None))?;
@@ -383,14 +384,10 @@ pub(crate) fn check(messages: &[Message], limits: &Limits) -> Result<Load, Publi
         });
     }
     let mut load = Load::new(messages.len(), 0);
-    let mut size = 0;
-    for (index, message) in messages.iter().enumerate() {
+    let plain = messages.iter().take_while(|message| has_only_data(message, limits));
+    let (count, mut size) = plain.fold((0, 0), |(n, size), m| (n + 1, size + m.size() as u64));
+    for (index, message) in messages.iter().enumerate().skip(count) {
         size += message.size() as u64;
-        if message.attributes().is_unused()
-            && (1..=limits.message_bytes).contains(&message.data().len())
-        {
-            continue;
-        }
         let looked = check_message(message, limits)
             .map_err(|problem| PublishReason::Message { index, problem })?;
         if looked {
@@ -409,6 +406,20 @@ pub(crate) fn check(messages: &[Message], limits: &Limits) -> Result<Load, Publi
         }
     }
     Ok(load.with_bytes(size))
+}
+
+/// Whether a message has only a payload, as most have, and one that may be published.
+#[inline]
+pub(crate) fn is_plain(message: &Message, limits: &Limits) -> bool {
+    has_only_data(message, limits)
+        && message.size() <= limits.publish_bytes
+        && limits.publish_messages.contains(&1)
+}
+
+#[inline]
+fn has_only_data(message: &Message, limits: &Limits) -> bool {
+    let bytes = message.data().len();
+    message.attributes().is_unused() && bytes > 0 && bytes <= limits.message_bytes
 }
 
 /// Answers whether it had to be looked at closely.

@@ -234,18 +234,51 @@ impl TopicLog {
         !self.holds.is_empty()
     }
 
+    /// How many messages, and how many bytes of them, may follow before the tail is closed.
+    pub(crate) fn tail_room(&self) -> (u64, u64) {
+        let Some(tail) = &self.tail else { return (0, 0) };
+        let slots = tail.segment().capacity() - tail.len();
+        ((slots as u64).saturating_sub(1), (MAX_SEGMENT_BYTES - 1).saturating_sub(self.tail_bytes))
+    }
+
     /// Appends one message; answers its position.
     #[inline]
     pub(crate) fn append(&mut self, message: Published) -> u64 {
         let position = self.head;
-        let mut message = Some(message);
-        self.append_all(1, || message.take().expect("one is asked for"));
+        let bytes = message.message.size() as u64;
+        let tail = match &mut self.tail {
+            Some(tail) => tail,
+            None => self.open_tail(),
+        };
+        let pushed = tail.push(message);
+        debug_assert!(pushed.is_ok(), "a full tail is closed at once");
+        let is_full = tail.is_full();
+        self.appended(1, bytes, is_full);
         position
+    }
+
+    /// So much was put into the tail.
+    #[inline]
+    fn appended(&mut self, messages: u64, bytes: u64, is_full: bool) {
+        self.bytes += bytes;
+        self.appended_bytes += bytes;
+        self.live.bytes += bytes;
+        self.live.messages += messages;
+        self.tail_bytes += bytes;
+        self.messages += messages;
+        self.head += messages;
+        if is_full || self.tail_bytes >= MAX_SEGMENT_BYTES {
+            self.seal();
+        }
     }
 
     /// Appends `count` messages in order.
     #[inline(always)]
-    pub(crate) fn append_all(&mut self, count: usize, mut make: impl FnMut() -> Published) {
+    pub(crate) fn append_all(
+        &mut self,
+        count: usize,
+        messages: &mut impl Iterator<Item = Published>,
+    ) {
         let mut left = count;
         while left > 0 {
             let mut bytes = self.tail_bytes;
@@ -253,22 +286,13 @@ impl TopicLog {
                 Some(tail) => tail,
                 None => self.open_tail(),
             };
-            let added = tail.fill(left, &mut make, |message| {
+            let added = tail.fill(messages, |message| {
                 bytes += message.message.size() as u64;
                 bytes < MAX_SEGMENT_BYTES
             });
             let is_full = tail.is_full();
             left -= added;
-            self.bytes += bytes - self.tail_bytes;
-            self.appended_bytes += bytes - self.tail_bytes;
-            self.live.bytes += bytes - self.tail_bytes;
-            self.live.messages += added as u64;
-            self.tail_bytes = bytes;
-            self.messages += added as u64;
-            self.head += added as u64;
-            if is_full || bytes >= MAX_SEGMENT_BYTES {
-                self.seal();
-            }
+            self.appended(added as u64, bytes - self.tail_bytes, is_full);
         }
     }
 

@@ -22,8 +22,6 @@ mod weight;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use smallvec::SmallVec;
-
 use self::failure::{Failure, Outgoing};
 use self::ordered::slot_of;
 use super::deadlines::{Deadlines, Run};
@@ -79,7 +77,7 @@ pub(crate) struct Leased {
 }
 
 /// Runs of messages handed out; most often it is one.
-pub(crate) type Runs = SmallVec<[Leased; 1]>;
+pub(crate) type Runs = Vec<Leased>;
 
 /// How much to hand out, to whom.
 #[derive(Copy, Clone, Debug)]
@@ -306,6 +304,21 @@ impl SubscriptionState {
         self.ordering.is_none() && self.weights.is_none() && is_idle
     }
 
+    /// Whether fresh messages are all that is there to be handed out, and none ends early.
+    #[inline]
+    pub(crate) fn has_only_fresh(&self) -> bool {
+        self.deliverable == 0 && self.ttl_below == 0 && self.is_plain()
+    }
+
+    /// Before this nothing is due, whatever is published; long ago if that is not known.
+    #[inline]
+    pub(crate) fn nothing_due_before(&self) -> Time {
+        match self.retention_due {
+            Time::NEVER => Time::default(),
+            due => due.min(self.deadlines.next_due()),
+        }
+    }
+
     #[cold]
     fn advance_slowly(&mut self, now: Time, head: u64, backlog: &mut impl Backlog) -> bool {
         let mut work = MAX_WORK;
@@ -476,13 +489,21 @@ impl SubscriptionState {
         if count == 0 {
             return 0;
         }
+        self.hand_out_fresh(count, deadline);
+        out.push(Leased::run(first, count as u32, 1, 1));
+        count
+    }
+
+    /// Leases the next `count` fresh messages, to nobody's account: a first attempt of the first
+    /// generation.
+    #[inline]
+    pub(crate) fn hand_out_fresh(&mut self, count: usize, deadline: Time) {
+        let first = self.window.cursor();
         self.window.push_run(count, Word::leased(deadline, self.strict));
         self.deadlines.add(Run { due: deadline, first, len: count as u64 });
         self.leased += count as u64;
         self.redelivered_last = false;
-        out.push(Leased::run(first, count as u32, 1, 1));
         self.bound_hints();
-        count
     }
 
     /// Redeliveries and fresh messages merged by index, redeliveries taking at most every second
@@ -649,6 +670,15 @@ impl SubscriptionState {
             }
         }
         self.window.trim();
+    }
+
+    /// Acknowledges a run of this epoch as far as its leases are in force and lie together. Answers
+    /// how many.
+    #[inline]
+    pub(crate) fn ack_run(&mut self, run: &Leased) -> u32 {
+        let count = self.ack_plain(run, 0);
+        self.window.trim();
+        count
     }
 
     /// Acknowledges a run from `nth` on as far as its leases are on nobody's account and lie

@@ -37,7 +37,7 @@ impl Batch {
 
     #[inline]
     pub(crate) fn iter(&self) -> Iter<'_> {
-        Iter { batch: Some(self), place: Place::default() }
+        Iter { epoch: self.epoch, run: None, runs: self.runs.iter(), segments: &self.segments }
     }
 
     /// What the messages are leased under.
@@ -84,14 +84,6 @@ impl Batch {
         rest
     }
 
-    /// Lets go of everything. Answers the segments, to be dropped with no lock held, since their
-    /// messages may be freed with them.
-    #[inline]
-    pub(crate) fn clear(&mut self) -> Segments {
-        self.runs.clear();
-        std::mem::take(&mut self.segments)
-    }
-
     #[inline]
     pub(crate) fn is_worth_keeping(&self) -> bool {
         self.runs.capacity() <= MAX_SPARE_RUNS
@@ -124,14 +116,27 @@ pub(crate) struct Taken<'a> {
 /// The messages of a batch, borrowed.
 #[derive(Clone, Debug)]
 pub(crate) struct Iter<'a> {
-    batch: Option<&'a Batch>,
-    place: Place,
+    epoch: u32,
+    /// What is left of the run that the walk has come to, with the segment that it lies in.
+    run: Option<(Leased, &'a Segment)>,
+    runs: std::slice::Iter<'a, Leased>,
+    segments: &'a [Arc<Segment>],
 }
 
-impl Iter<'_> {
+impl<'a> Iter<'a> {
     /// Of a batch without messages.
     pub(crate) fn empty() -> Self {
-        Self { batch: None, place: Place::default() }
+        Self { epoch: 0, run: None, runs: [].iter(), segments: &[] }
+    }
+
+    /// Of the message that comes next.
+    #[inline]
+    fn next_in_run(&mut self) -> Option<Taken<'a>> {
+        let (run, segment) = self.run.as_mut().filter(|(run, _)| run.len > 0)?;
+        let published = segment.get(usize::from(run.slot))?;
+        let (lease, attempt) = (run.lease(self.epoch, 0), run.attempt);
+        *run = run.part(1, run.len - 1);
+        Some(Taken { lease, attempt, published })
     }
 }
 
@@ -140,11 +145,17 @@ impl<'a> Iterator for Iter<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Taken<'a>> {
-        self.batch?.take(&mut self.place)
+        if let Some(taken) = self.next_in_run() {
+            return Some(taken);
+        }
+        let run = *self.runs.next()?;
+        self.run = Some((run, self.segments.get(run.segment as usize)?));
+        self.next_in_run()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.batch.map_or(0, |batch| batch.left(self.place));
+        let runs = self.runs.clone().chain(self.run.as_ref().map(|(run, _)| run));
+        let left = runs.map(|run| run.len as usize).sum();
         (left, Some(left))
     }
 }

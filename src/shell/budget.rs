@@ -14,12 +14,15 @@ use super::subscription::SubscriptionShared;
 use super::topic::TopicShared;
 use crate::budget::Budget;
 use crate::clock::Reading;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, Padded};
+
+/// How much of the budget a topic's report may be off by: a 65,536th.
+const SLACK_SHIFT: u32 = 16;
 
 #[derive(Debug)]
 pub(crate) struct BusBudget {
     pub(crate) config: Budget,
-    used: AtomicU64,
+    used: Padded<AtomicU64>,
     is_pressed: AtomicBool,
     /// Topics whose first publisher waits for room, in order.
     waiting: Mutex<Vec<Waiting>>,
@@ -40,7 +43,7 @@ impl BusBudget {
     pub(crate) fn new(config: Budget) -> Self {
         Self {
             config,
-            used: AtomicU64::new(0),
+            used: Padded(AtomicU64::new(0)),
             is_pressed: AtomicBool::new(false),
             waiting: Mutex::new(Vec::new()),
             paused: Mutex::new(Vec::new()),
@@ -58,6 +61,12 @@ impl BusBudget {
     #[inline]
     pub(crate) fn fits(&self, charge: u64) -> bool {
         self.used().saturating_add(charge) <= self.config.bytes
+    }
+
+    /// Whether `charge` more fits beyond doubt, whatever the topic has not reported.
+    #[inline]
+    pub(crate) fn has_ample_room(&self, charge: u64) -> bool {
+        !self.is_pressed() && self.fits(charge.saturating_add(self.config.bytes >> SLACK_SHIFT))
     }
 
     /// Whether so much more than the budget is used that nothing is added that can wait.
@@ -79,7 +88,7 @@ impl BusBudget {
     /// By how much a topic's report may be off: a 65,536th of the budget, nothing under pressure.
     #[inline]
     pub(crate) fn slack(&self) -> u64 {
-        if self.is_pressed() { 0 } else { self.config.bytes >> 16 }
+        if self.is_pressed() { 0 } else { self.config.bytes >> SLACK_SHIFT }
     }
 
     /// A topic holds more, or less, than it had reported. Answers whether somebody has to be told.

@@ -47,7 +47,7 @@ pub(crate) struct BusCore {
     next_object: AtomicU64,
     closed: AtomicBool,
     /// Wakers woken whose waiters have not come back yet.
-    wakes: AtomicU64,
+    wakes: Padded<AtomicU64>,
 }
 
 impl BusCore {
@@ -71,7 +71,7 @@ impl BusCore {
             next_message: Padded(AtomicU64::new(1)),
             next_object: AtomicU64::new(1),
             closed: AtomicBool::new(false),
-            wakes: AtomicU64::new(0),
+            wakes: Padded(AtomicU64::new(0)),
         });
         if let Clock::Manual(manual) = clock {
             manual.attach(&core);

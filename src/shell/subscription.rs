@@ -10,6 +10,7 @@ mod entry;
 mod faults;
 pub(crate) mod forward;
 mod history;
+mod lane;
 mod lease;
 mod limit;
 mod peek;
@@ -24,6 +25,7 @@ use std::task::Waker;
 
 use smallvec::SmallVec;
 
+use self::lane::Lane;
 pub(crate) use self::limit::{Asked, Measure, Room};
 use self::reader::Reader;
 use super::batch::{Batch, Segments};
@@ -46,7 +48,7 @@ use crate::error::{AckError, AdminError, PullError, Resource};
 use crate::events::Event;
 use crate::observe::Answer;
 use crate::stats::SubscriptionStats;
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering};
 use crate::time::{Span, Time};
 /// A filtered subscription tells its topic what it no longer needs after this many messages, or
 /// when nothing is left.
@@ -54,7 +56,7 @@ const TRIM_EVERY: u64 = 64;
 
 /// A subscription tells its topic of lease words when there are so many more or fewer; under
 /// pressure of each.
-const TELL_WORDS: u64 = 64;
+const TELL_WORDS: u64 = 128;
 
 /// A waiter that was told, and is not polled for so long, is passed over if others wait.
 const PASS_OVER_AFTER: Span = Span::from_millis(50);
@@ -82,6 +84,7 @@ pub(crate) struct SubscriptionShared {
 }
 
 struct State {
+    lane: Lane,
     broker: SubscriptionState,
     start: Start,
     config: SubscriptionConfig,
@@ -95,7 +98,7 @@ struct State {
     starved: BTreeMap<u32, Waker>,
     /// Streams that are open: as long as one is, the subscription does not expire (EXP-3).
     streams: usize,
-    /// The box of the last batch that was settled, empty.
+    /// The box of the last batch that was settled, empty but for the segment that is cached.
     spare: Option<Box<Batch>>,
     /// The segment read last; kept by unfiltered subscriptions only, whose hold keeps it anyway.
     cached: Option<Arc<Segment>>,
@@ -168,6 +171,8 @@ pub(crate) struct Moves {
     pub(crate) to: Keeps,
     pub(crate) pin: Vec<u64>,
     pub(crate) unpin: Vec<u64>,
+    /// Segments that were at hand for it.
+    pub(crate) passed: Segments,
 }
 
 /// What the topic still keeps for a subscription that has ended.
@@ -229,6 +234,12 @@ impl Request {
         }
     }
 
+    /// Whether anybody might have asked for it.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.owner == 0 && !self.one_per_key && self.ack_deadline.is_none() && !self.is_push
+    }
+
     /// Under whose name it waits.
     fn place(&self) -> u32 {
         if self.is_push { PUSH } else { self.owner }
@@ -271,6 +282,7 @@ impl SubscriptionShared {
             broker.set_ordered();
         }
         let state = State {
+            lane: Lane::default(),
             broker,
             start: Start::default(),
             ack_deadline: Span::round_up(config.ack_deadline),
@@ -324,28 +336,36 @@ impl SubscriptionShared {
         })
     }
 
+    /// Takes the lock to do anything at all.
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        state.lane.close();
+        state
+    }
+
     pub(crate) fn config(&self) -> SubscriptionConfig {
-        self.state.lock().config.clone()
+        self.lock().config.clone()
     }
 
     /// How long a hand-out of now is leased.
     pub(crate) fn ack_deadline(&self) -> Span {
-        self.state.lock().ack_deadline
+        self.lock().ack_deadline
     }
 
     pub(crate) fn retention(&self) -> Span {
-        self.state.lock().retention
+        self.lock().retention
     }
 
     /// Before this no message here is past retention.
     pub(crate) fn retention_due(&self) -> Time {
-        self.state.lock().broker.retention_due()
+        self.lock().broker.retention_due()
     }
 
     /// Called by the topic, under its lock. What was past the old retention is gone for good, also
     /// if the new one is longer (LS-15).
     pub(crate) fn set_retention(&self, retention: Span, reading: Reading) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let head = self.head(&state);
         let (broker, mut reader) = self.reader(&mut state);
         while broker.advance(reading.now, head, &mut reader) {}
@@ -362,7 +382,7 @@ impl SubscriptionShared {
         let (old, config, limit_changed) = {
             let mut state = match self.enter(reading) {
                 // Its settings can still be changed (RES-15).
-                Err(End::Detached) => self.state.lock(),
+                Err(End::Detached) => self.lock(),
                 entered => entered.map_err(|end| self.admin_error(end))?,
             };
             let config = change(&state.config)?;
@@ -484,7 +504,7 @@ impl SubscriptionShared {
 
     pub(crate) fn close_stream(&self, owner: u32, ticket: &mut Option<u64>) {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let starved = state.starved.remove(&owner);
         state.broker.owners().remove(owner);
         if let Some(ordering) = state.broker.ordering() {
@@ -516,7 +536,7 @@ impl SubscriptionShared {
     /// Nothing is handed out any more: whoever waits for a message looks again.
     pub(crate) fn tell_everybody(&self) {
         let mut effects = Effects::default();
-        self.wake_everybody(&mut self.state.lock(), &mut effects);
+        self.wake_everybody(&mut self.lock(), &mut effects);
         effects.run();
     }
 
@@ -535,7 +555,7 @@ impl SubscriptionShared {
 
     fn end(&self, end: End) {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.ended.is_some_and(|ended| ended != End::Detached || end == End::Detached) {
             return;
         }
@@ -558,7 +578,7 @@ impl SubscriptionShared {
 
     /// Called by the topic, under its lock, when the subscription leaves it.
     pub(crate) fn forget_everything(&self, effects: &mut Effects) -> Kept {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let keeps = state.told;
         let head = self.head(&state);
         let mut ledger = *state.broker.ledger();
@@ -567,9 +587,7 @@ impl SubscriptionShared {
         state.broker.end(head);
         self.tell_words(&mut state);
         let replay = state.replay.take();
-        if let Some(segment) = state.cached.take() {
-            effects.free(segment);
-        }
+        state.let_go(u64::MAX).into_iter().for_each(|segment| effects.free(segment));
         drop(state);
         drop(replay);
         Kept { keeps, pinned, ledger }
@@ -577,13 +595,17 @@ impl SubscriptionShared {
 
     /// Called by the topic, under its lock, to learn what has changed.
     pub(crate) fn take_moves(&self) -> Moves {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         // Looked up before the log may forget it.
         self.weigh(&mut state, 0);
         let (from, to) = (state.told, self.keeps(&state));
         state.told = to;
         state.told_low = state.broker.low();
-        while state.boundaries.front().is_some_and(|base| to.hold.is_some_and(|at| *base <= at)) {
+        let mut passed_to = 0;
+        while let Some(base) = state.boundaries.front().copied()
+            && to.hold.is_some_and(|at| base <= at)
+        {
+            passed_to = base;
             state.boundaries.pop_front();
         }
         let (mut pin, mut unpin) = state.broker.take_pins();
@@ -594,7 +616,8 @@ impl SubscriptionShared {
         unpin.retain(|index| !both.contains(index));
         let (pin, unpin) = self.positions_of_pins(&mut state, pin, unpin);
         state.trim_replay();
-        Moves { from, to, pin, unpin }
+        let passed = state.let_go(passed_to);
+        Moves { from, to, pin, unpin, passed }
     }
 
     /// Drops what is past retention though nobody calls (RET-7).
@@ -613,7 +636,7 @@ impl SubscriptionShared {
 
     /// Registers the first due instant, once the subscription can be found by name.
     pub(crate) fn schedule_expiry(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.ended.is_none_or(|end| end == End::Detached) {
             self.reschedule(&mut state);
         }
@@ -735,15 +758,44 @@ impl State {
         }
     }
 
-    /// Keeps the box of a batch for the next one. Answers the segments of it, to be let go when the
-    /// lock is released.
+    /// Keeps the box of a settled batch for the next one, with its segment if that is at hand.
+    /// Answers a box that is not kept, to be dropped when the lock is released.
     #[inline]
+    fn keep_spare(&mut self, mut batch: Box<Batch>) -> Option<Box<Batch>> {
+        batch.runs.clear();
+        let is_cached = match (&*batch.segments, &self.cached) {
+            ([only], Some(cached)) => Arc::ptr_eq(only, cached),
+            _ => false,
+        };
+        match is_cached && batch.is_worth_keeping() {
+            true => self.spare.replace(batch),
+            false => Some(batch),
+        }
+    }
+
+    /// The same without its segments, which are answered.
     fn keep_box(&mut self, mut batch: Box<Batch>) -> Segments {
-        let segments = batch.clear();
-        if batch.is_worth_keeping() {
-            self.spare = Some(batch);
+        let mut segments = std::mem::take(&mut batch.segments);
+        batch.runs.clear();
+        if batch.is_worth_keeping()
+            && let Some(mut old) = self.spare.replace(batch)
+        {
+            segments.append(&mut old.segments);
         }
         segments
+    }
+
+    /// Lets go of the segments that are at hand and begin below `position`. Answers them, to be
+    /// dropped when the lock is released, since their messages may be freed with them.
+    fn let_go(&mut self, position: u64) -> Segments {
+        let is_passed = |segment: &mut Arc<Segment>| segment.base() < position;
+        let mut passed: Segments = self.cached.take_if(is_passed).into_iter().collect();
+        if let Some(spare) = &mut self.spare
+            && spare.segments.iter_mut().all(is_passed)
+        {
+            passed.append(&mut spare.segments);
+        }
+        passed
     }
 
     #[inline]
@@ -799,7 +851,7 @@ impl State {
 impl Timed for SubscriptionShared {
     fn fire(self: Arc<Self>, reading: Reading) {
         let mut effects = Effects::default();
-        self.state.lock().timer = None;
+        self.lock().timer = None;
         let mut state = match self.enter(reading) {
             Ok(state) => state,
             Err(End::Detached) => return self.schedule_expiry(),

@@ -10,6 +10,7 @@ pub(crate) mod delayed;
 pub(crate) mod explain;
 mod faults;
 mod filtered;
+mod lane;
 pub(crate) mod seek;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use smallvec::SmallVec;
 
 use self::admission::{Doors, Gate, Load, Overflowing, Watch};
 use self::filtered::Views;
+use self::lane::Lane;
 use super::core::BusCore;
 use super::effects::Effects;
 use super::matcher::{Matcher, Matches, ViewKey};
@@ -69,6 +71,7 @@ pub(crate) struct TopicShared {
 }
 
 struct TopicState {
+    lane: Lane,
     config: TopicConfig,
     log: TopicLog,
     deleted: bool,
@@ -140,6 +143,7 @@ impl TopicShared {
             id: core.take_object_id(),
             me: me.clone(),
             state: Mutex::new(TopicState {
+                lane: Lane::default(),
                 config: TopicConfig::default(),
                 log: TopicLog::default(),
                 deleted: false,
@@ -169,9 +173,17 @@ impl TopicShared {
             seen: explain::SeenKeys::new(),
             words: AtomicU64::new(0),
         });
-        drop(topic.state.lock().configure(config, core.seed));
+        drop(topic.lock().configure(config, core.seed));
         core.books.enter(topic.id, &topic.me);
         topic
+    }
+
+    /// Takes the lock to do anything at all.
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, TopicState> {
+        let mut state = self.state.lock();
+        state.lane.close();
+        state
     }
 
     /// Which of all objects of the bus.
@@ -181,15 +193,15 @@ impl TopicShared {
 
     /// The topics through which the message at a position was forwarded to here.
     pub(crate) fn path_of(&self, position: u64) -> Path {
-        self.state.lock().hops.get(position)
+        self.lock().hops.get(position)
     }
 
     pub(crate) fn config(&self) -> TopicConfig {
-        self.state.lock().config.clone()
+        self.lock().config.clone()
     }
 
     pub(crate) fn is_deleted(&self) -> bool {
-        self.state.lock().deleted
+        self.lock().deleted
     }
 
     pub(crate) fn not_found(&self) -> AdminError {
@@ -197,11 +209,11 @@ impl TopicShared {
     }
 
     pub(crate) fn subscriptions(&self) -> Vec<Arc<SubscriptionShared>> {
-        self.state.lock().subscriptions.values().cloned().collect()
+        self.lock().subscriptions.values().cloned().collect()
     }
 
     pub(crate) fn stats(&self) -> TopicStats {
-        let state = self.state.lock();
+        let state = self.lock();
         let held = self.held(&state);
         TopicStats {
             retained_messages: held.messages.needed(),
@@ -253,7 +265,7 @@ impl TopicShared {
 
     /// What was published here, and what of it the view of a filter accepted, also in bytes.
     pub(crate) fn taken_in(&self, view: &View) -> (u64, u64, u64) {
-        let state = self.state.lock();
+        let state = self.lock();
         (state.ledger.published, state.accepted_by(view), state.bytes_accepted_by(view))
     }
 
@@ -283,7 +295,7 @@ impl TopicShared {
         let mut message = One::new(message);
         let mut matches = Matches::none();
         self.matching(message.as_slice(), &mut matches);
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.deleted {
             return false;
         }
@@ -299,13 +311,25 @@ impl TopicShared {
     #[inline]
     pub(crate) fn publish_gated<M: Messages>(
         &self,
+        messages: M,
+        matches: &mut Matches,
+        load: Load,
+        gate: Gate,
+        reading: Reading,
+    ) -> Result<Appended, (PublishReason, M)> {
+        self.publish_locked(self.lock(), messages, matches, load, gate, reading)
+    }
+
+    /// The same with the lock taken already.
+    fn publish_locked<M: Messages>(
+        &self,
+        mut state: MutexGuard<'_, TopicState>,
         mut messages: M,
         matches: &mut Matches,
         load: Load,
         gate: Gate,
         reading: Reading,
     ) -> Result<Appended, (PublishReason, M)> {
-        let mut state = self.state.lock();
         if state.deleted {
             drop(state);
             return Err((self.gone(), messages));
@@ -352,16 +376,16 @@ impl TopicShared {
         state.last_publish = time;
         let head = state.log.head();
         let count = messages.as_slice().len();
-        let mut published = Stamped { messages, next: first, time };
+        let mut published = stamped(messages, first, time);
         let recipients = if !state.views.have_none(matches) {
             state.append_matching(count, published, matches, &self.matcher, &mut effects)
         } else if state.log.keeps_new() {
-            state.log.append_all(count, || published.take());
+            state.log.append_all(count, &mut published);
             state.ledger.appended += count as u64;
             Recipients::Same(state.unfiltered)
         } else {
             // Nobody takes it and no rule keeps it (PUB-9).
-            (0..count).for_each(|_| effects.discard(published.take()));
+            published.for_each(|message| effects.discard(message));
             state.ledger.unclaimed += count as u64;
             Recipients::Same(0)
         };
@@ -374,6 +398,9 @@ impl TopicShared {
         }
         self.show_heads(&mut state, &mut awaited);
         self.schedule_sweep(&mut state, time);
+        if count == 1 {
+            self.open_lane(&mut state);
+        }
         drop(state);
         if !awaited.is_empty() {
             tell(awaited, &mut effects);
@@ -408,7 +435,7 @@ impl TopicShared {
         let topic = self.me.upgrade().ok_or_else(|| self.not_found())?;
         let filter = config.filter.clone();
         if filter.is_all() {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             self.check_room(&state, &name)?;
             return Ok(self.attach(&mut state, None, topic, name, config, reading));
         }
@@ -420,16 +447,16 @@ impl TopicShared {
             Some(key) => key,
             None => {
                 self.check_index(&normal, &name)?;
-                let mut state = self.state.lock();
+                let mut state = self.lock();
                 self.check_room(&state, &name)?;
                 let key = state.views.add(&filter);
                 drop(state);
                 let version = self.matcher.insert(&mut registry, normal.clone(), key);
-                self.state.lock().views.came(version, key, filter);
+                self.lock().views.came(version, key, filter);
                 key
             }
         };
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if let Err(error) = self.check_room(&state, &name) {
             if known.is_none() {
                 state.views.remove(key);
@@ -495,7 +522,7 @@ impl TopicShared {
         if after.weak() > before.weak() && after.weak() > max {
             return Err(AdminError::TooManyWeakFilters { name: name.to_owned(), max });
         }
-        let subscriptions = self.state.lock().subscriptions.len() + 1;
+        let subscriptions = self.lock().subscriptions.len() + 1;
         let average = subscriptions.saturating_mul(INDEX_ENTRIES_PER_SUBSCRIPTION);
         let max = limits.index_entries_per_topic.max(average);
         if after.entries > max {
@@ -510,7 +537,7 @@ impl TopicShared {
         let filtered = !subscription.is_unfiltered;
         let mut registry = filtered.then(|| self.matcher.registry());
         let mut unused = false;
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let removed = state.subscriptions.remove(&subscription.incarnation);
         if removed.is_some() {
             let accepted = state.accepted(subscription);
@@ -538,9 +565,10 @@ impl TopicShared {
     /// Moves what a subscription holds to where it has come (L2).
     pub(crate) fn trim(&self, subscription: &SubscriptionShared) {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.subscriptions.contains_key(&subscription.incarnation) {
             let moved = subscription.take_moves();
+            moved.passed.into_iter().for_each(|segment| effects.free(segment));
             for position in moved.pin {
                 state.log.pin(position);
             }
@@ -562,7 +590,7 @@ impl TopicShared {
         }
         self.forget_keys(reading);
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.drop_retained(reading.now);
         self.apply_changes(&mut state, &mut effects);
         drop(state);
@@ -572,7 +600,7 @@ impl TopicShared {
 
     /// When the oldest message was published that only the topic's retention keeps.
     pub(crate) fn oldest_history(&self) -> Option<Time> {
-        let state = self.state.lock();
+        let state = self.lock();
         let from = state.history()?.start;
         let (position, segment) = state.log.first_at_or_above(from)?;
         segment.at(position).map(|message| message.time)
@@ -581,7 +609,7 @@ impl TopicShared {
     /// Gives up the oldest segment of what only the topic's retention keeps (LIB-44).
     pub(crate) fn yield_history(&self) -> bool {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let Some(history) = state.history() else { return false };
         let Some((_, segment)) = state.log.first_at_or_above(history.start) else { return false };
         let to = segment.end().min(history.end);
@@ -602,7 +630,7 @@ impl TopicShared {
         reading: Reading,
     ) -> Result<TopicConfig, AdminError> {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.deleted {
             return Err(self.not_found());
         }
@@ -622,7 +650,7 @@ impl TopicShared {
     /// A subscription's retention has changed: takes it over, with regard to the topic's (RET-2).
     pub(crate) fn retention_changed(&self, subscription: &SubscriptionShared, reading: Reading) {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let config = subscription.config();
         if state.subscriptions.contains_key(&subscription.incarnation) {
             state.retain_acked(subscription, &config);
@@ -641,7 +669,7 @@ impl TopicShared {
     /// retention ends.
     pub(crate) fn delete(&self, reading: Reading) {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.deleted = true;
         state.config.retention = None;
         state.spread_retention(reading);
@@ -782,20 +810,17 @@ impl Messages for One {
 }
 
 /// Messages that get their ids and publish time as they are taken.
-struct Stamped<'a, M> {
-    messages: &'a mut M,
-    next: u64,
+fn stamped(
+    messages: &mut impl Iterator<Item = Message>,
+    first: u64,
     time: Time,
-}
-
-impl<M: Iterator<Item = Message>> Stamped<'_, M> {
-    #[inline(always)]
-    fn take(&mut self) -> Published {
-        let message = self.messages.next().expect("an iterator has as many as it says");
-        let id = MessageId::from_u64(self.next);
-        self.next += 1;
-        Published { message, id, time: self.time }
-    }
+) -> impl Iterator<Item = Published> {
+    let mut next = first;
+    messages.map(move |message| {
+        let id = MessageId::from_u64(next);
+        next += 1;
+        Published { message, id, time }
+    })
 }
 
 /// Subscriptions that somebody waits on.
@@ -866,10 +891,10 @@ impl TopicState {
 impl Timed for TopicShared {
     /// Gives back what is past retention, also where nobody calls (RET-7).
     fn fire(self: Arc<Self>, reading: Reading) {
-        self.state.lock().sweep = None;
+        self.lock().sweep = None;
         self.sweep(reading);
         let effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if let Some(due) = state.next_sweep(reading.now) {
             self.sweep_at(&mut state, due);
         }
@@ -880,7 +905,7 @@ impl Timed for TopicShared {
 
 impl Drop for TopicShared {
     fn drop(&mut self) {
-        let state = self.state.lock();
+        let state = self.lock();
         let (sweep, mut ledger) = (state.sweep, state.ledger);
         let due = state.due_timer;
         ledger.withdrawn += state.delayed.len();

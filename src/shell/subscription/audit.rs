@@ -15,17 +15,17 @@ pub(crate) struct LockedSubscription<'a> {
 impl SubscriptionShared {
     /// To be called under the topic's lock.
     pub(crate) fn hold_still(&self) -> LockedSubscription<'_> {
-        LockedSubscription { shared: self, state: self.state.lock() }
+        LockedSubscription { shared: self, state: self.lock() }
     }
 
     /// Called by the topic, under its lock, when the subscription is attached.
     pub(crate) fn begin_books(&self, start: Start) {
-        self.state.lock().start = start;
+        self.lock().start = start;
     }
 
     /// What the view had accepted before this subscription.
     pub(crate) fn accepted_before(&self) -> u64 {
-        self.state.lock().start.accepted
+        self.lock().start.accepted
     }
 }
 
@@ -73,12 +73,12 @@ impl LockedSubscription<'_> {
 impl SubscriptionShared {
     /// Loses a message without a trace, so that tests can see the audit notice.
     pub(crate) fn lose_one(&self) {
-        self.state.lock().broker.lose_one();
+        self.lock().broker.lose_one();
     }
 
     /// Lets the topic believe that less is needed than is.
     pub(crate) fn lose_hold(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.told.hold = state.told.hold.map(|position| position + 1);
     }
 }

@@ -11,7 +11,7 @@ impl SubscriptionShared {
     /// Takes the lock with everything brought to `reading`, in rounds of bounded work (L6).
     #[inline]
     pub(super) fn enter(&self, reading: Reading) -> Result<MutexGuard<'_, State>, End> {
-        self.enter_slowly(self.state.lock(), reading, u64::MAX)
+        self.enter_slowly(self.lock(), reading, u64::MAX)
     }
 
     /// The same for one who asks for `wanted` fresh messages: `seen` may be short of the head only
@@ -22,7 +22,18 @@ impl SubscriptionShared {
         reading: Reading,
         wanted: u64,
     ) -> Result<MutexGuard<'_, State>, End> {
-        let mut state = self.state.lock();
+        self.enter_with(self.lock(), reading, wanted)
+    }
+
+    /// The same with the lock taken already.
+    #[inline]
+    pub(super) fn enter_with<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        reading: Reading,
+        wanted: u64,
+    ) -> Result<MutexGuard<'a, State>, End> {
+        state.lane.close();
         let is_plain = state.ended.is_none()
             && state.not_before.is_none()
             && !state.broker.is_ordered()
@@ -71,13 +82,13 @@ impl SubscriptionShared {
                 return Ok(state);
             }
             drop(state);
-            state = self.state.lock();
+            state = self.lock();
         }
     }
 
     /// Releases the lock. Answers what has to be done without it.
     #[inline]
-    pub(super) fn leave(&self, state: MutexGuard<'_, State>, effects: &mut Effects) -> After {
+    pub(super) fn leave(&self, mut state: MutexGuard<'_, State>, effects: &mut Effects) -> After {
         let is_plain = self.is_unfiltered
             && state.replay.is_none()
             && !state.blocks
@@ -87,6 +98,7 @@ impl SubscriptionShared {
             && !self.core.budget.is_pressed()
             && state.broker.word_count().abs_diff(state.told_words) < TELL_WORDS;
         if is_plain {
+            self.open_lane(&mut state);
             return After { trim: state.has_passed_boundary(), forward: false };
         }
         self.leave_slowly(state, effects)
@@ -132,9 +144,7 @@ impl SubscriptionShared {
         } else if self.is_unfiltered {
             state.has_passed_boundary()
         } else {
-            if let Some(segment) = state.cached.take() {
-                effects.free(segment);
-            }
+            state.let_go(u64::MAX).into_iter().for_each(|segment| effects.free(segment));
             let done = state.broker.low() - state.told_low;
             let is_empty = state.broker.low() == self.view.head();
             done >= TRIM_EVERY || (done > 0 && is_empty) || state.broker.has_pins()
@@ -159,9 +169,7 @@ impl SubscriptionShared {
         effects: &mut Effects,
     ) -> bool {
         state.broker.shed_gaps();
-        if let Some(segment) = state.cached.take() {
-            effects.free(segment);
-        }
+        state.let_go(u64::MAX).into_iter().for_each(|segment| effects.free(segment));
         self.tell_words(&mut state) || self.keeps(&state) != state.told || state.broker.has_pins()
     }
 

@@ -12,13 +12,13 @@ use crate::shell::effects::Effects;
 
 impl SubscriptionShared {
     pub(crate) fn arm_fault(&self, fault: Fault, of: Option<MessageId>, count: u64) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.faults.get_or_insert_default().arm(fault, of, count);
     }
 
     /// Asks the faults, if any was ever armed.
     pub(crate) fn with_faults<T: Default>(&self, ask: impl FnOnce(&mut Faults) -> T) -> T {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.faults.as_deref_mut().map(ask).unwrap_or_default()
     }
 

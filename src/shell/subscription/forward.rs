@@ -108,7 +108,7 @@ impl SubscriptionShared {
     fn settle_forwarded(&self, sent: &[(Outgoing, Sent)]) {
         let mut effects = Effects::default();
         let reading = Reading::at(self.core.latest());
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         for (outgoing, sent) in sent {
             match sent {
                 Sent::Taken => state.broker.forwarded(outgoing, true),
@@ -134,7 +134,7 @@ impl SubscriptionShared {
 
     /// There is room in the budget again.
     pub(crate) fn resume_forwarding(&self) {
-        self.stop_pausing(&mut self.state.lock());
+        self.stop_pausing(&mut self.lock());
         self.forward();
     }
 
@@ -163,14 +163,14 @@ impl SubscriptionShared {
         if old.retry_policy.is_some() && new.retry_policy.is_none() {
             let mut next = Some(0);
             while let Some(from) = next {
-                next = self.state.lock().broker.end_backoff(from, MAX_WORK);
+                next = self.lock().broker.end_backoff(from, MAX_WORK);
             }
-            self.tell_if_deliverable(&mut self.state.lock(), &mut effects);
+            self.tell_if_deliverable(&mut self.lock(), &mut effects);
         }
         if old.dead_letter_policy.is_none() && new.dead_letter_policy.is_some() {
             let mut next = Some(0);
             while let Some(from) = next {
-                next = self.state.lock().broker.restart_attempts(from, MAX_WORK);
+                next = self.lock().broker.restart_attempts(from, MAX_WORK);
             }
         }
         effects.run();
@@ -182,7 +182,7 @@ struct Drainer<'a>(&'a SubscriptionShared);
 
 impl<'a> Drainer<'a> {
     fn start(shared: &'a SubscriptionShared) -> Option<Self> {
-        let mut state = shared.state.lock();
+        let mut state = shared.lock();
         if state.is_forwarding || state.is_paused || !state.broker.has_outgoing() {
             return None;
         }
@@ -205,7 +205,7 @@ impl<'a> Drainer<'a> {
     fn take(&self) -> Option<(Vec<Parcel>, Option<String>)> {
         let shared = self.0;
         let mut effects = Effects::default();
-        let mut state = shared.state.lock();
+        let mut state = shared.lock();
         let waits = shared.core.budget.is_overdrawn() && state.broker.has_outgoing();
         if waits && state.ended.is_none() && shared.pause(&mut state) {
             state.is_forwarding = false;
@@ -241,7 +241,7 @@ impl<'a> Drainer<'a> {
 impl Drop for Drainer<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.state.lock().is_forwarding = false;
+            self.0.lock().is_forwarding = false;
         }
     }
 }

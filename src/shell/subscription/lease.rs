@@ -11,19 +11,33 @@ use crate::clock::Reading;
 use crate::error::PullError;
 use crate::shell::batch::Batch;
 use crate::shell::effects::Effects;
+use crate::sync::MutexGuard;
 
 impl SubscriptionShared {
     /// Leases what is there now; `None` if that is nothing.
-    ///
-    /// Rounds are of bounded size (L6): a large request takes the lock several times.
     #[inline]
     pub(crate) fn lease(&self, request: &Request) -> Result<Option<Box<Batch>>, PullError> {
         let reading = self.core.read();
         if self.core.lifecycle.is_closing() {
             return Err(self.closing_error(reading));
         }
-        let mut left = request.max_messages.min(self.core.limits.pull_messages);
-        let mut state = match self.enter_for(reading, left as u64) {
+        let most = request.max_messages.min(self.core.limits.pull_messages);
+        let mut state = self.state.lock();
+        match self.lease_in_lane(&mut state, request, most, reading) {
+            None => self.lease_in_rounds(state, request, most, reading),
+            leased => Ok(leased),
+        }
+    }
+
+    /// Rounds are of bounded size (L6): a large request takes the lock several times.
+    fn lease_in_rounds<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        request: &Request,
+        mut left: usize,
+        reading: Reading,
+    ) -> Result<Option<Box<Batch>>, PullError> {
+        let mut state = match self.enter_with(state, reading, left as u64) {
             Ok(state) => state,
             Err(end) => return Err(self.pull_error(end)),
         };
@@ -36,6 +50,8 @@ impl SubscriptionShared {
         state.calls += 1;
         let client = request.client(state.calls);
         let mut batch = state.spare.take().unwrap_or_default();
+        // Dropped when the lock is released.
+        let passed = std::mem::take(&mut batch.segments);
         batch.epoch = state.broker.epoch();
         loop {
             let mut effects = Effects::default();
@@ -67,6 +83,7 @@ impl SubscriptionShared {
                 Ok(_) | Err(_) => break,
             };
         }
+        drop(passed);
         Ok(Some(batch))
     }
 
@@ -154,7 +171,7 @@ impl SubscriptionShared {
     }
 
     /// Goes on after a first look.
-    pub(super) fn wait(
+    pub(crate) fn wait(
         &self,
         request: &Request,
         ticket: &mut Option<u64>,
@@ -211,7 +228,7 @@ impl SubscriptionShared {
     /// Somebody who waited goes: it has what it wanted, or was dropped.
     pub(crate) fn stop_waiting(&self, ticket: &mut Option<u64>) {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if self.give_up(&mut state, ticket, &mut effects) {
             self.tell_if_deliverable(&mut state, &mut effects);
         }
@@ -222,7 +239,7 @@ impl SubscriptionShared {
     /// The news that brought the waiter here has been used.
     pub(super) fn stop_waiting_after(&self, ticket: &mut Option<u64>) {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         self.give_up(&mut state, ticket, &mut effects);
         drop(state);
         effects.run();
@@ -258,7 +275,7 @@ impl SubscriptionShared {
 
     /// A publish has put something into the view.
     pub(crate) fn messages_arrived(&self, effects: &mut Effects) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.is_registered = false;
         let trim = state.not_before.is_some() && self.skip_what_came_early(&mut state);
         self.offer_room(&mut state, effects);

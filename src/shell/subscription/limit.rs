@@ -62,7 +62,7 @@ impl SubscriptionShared {
         filed: u64,
         reading: Reading,
     ) -> Option<(Room, u64)> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let limit = state.config.backlog_limit?;
         if state.ended.is_some() || *state.filed.of(measure) != Some(filed) {
             return None;
@@ -108,7 +108,7 @@ impl SubscriptionShared {
         &self,
         accepted_bytes: u64,
     ) -> Option<impl Iterator<Item = (Measure, u64)> + use<>> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.broker.end_weighing();
         state.filed = Filed::default();
         let limit = state.config.backlog_limit?;
@@ -124,16 +124,16 @@ impl SubscriptionShared {
     }
 
     pub(crate) fn is_limited(&self) -> bool {
-        self.state.lock().config.backlog_limit.is_some()
+        self.lock().config.backlog_limit.is_some()
     }
 
     /// Whether publishers wait for this subscription.
     pub(crate) fn is_blocking(&self) -> bool {
-        self.state.lock().blocks
+        self.lock().blocks
     }
 
     pub(crate) fn backlog(&self) -> u64 {
-        self.backlog_of(&self.state.lock())
+        self.backlog_of(&self.lock())
     }
 
     /// Called by the topic, under its lock: the bytes of the backlog, and whether these are all.
@@ -183,7 +183,7 @@ impl SubscriptionShared {
 
     /// The limit has changed: what is beyond it is dropped, if that is its policy.
     pub(super) fn drop_oldest_if_told(&self) {
-        let limit = self.state.lock().config.backlog_limit;
+        let limit = self.lock().config.backlog_limit;
         if limit.is_some_and(|limit| limit.overflow == Overflow::DropOldest) {
             self.drop_oldest();
         }
@@ -191,13 +191,13 @@ impl SubscriptionShared {
 
     /// Drops its oldest messages down to the limit, in rounds of bounded work (L6).
     pub(crate) fn drop_oldest(&self) {
-        let is_in_bytes = self.state.lock().broker.is_weighing();
+        let is_in_bytes = self.lock().broker.is_weighing();
         let accepted = is_in_bytes.then(|| self.topic.bytes_accepted_by(&self.view));
         let accepted_bytes = accepted.unwrap_or_default();
         let mut dropped = 0;
         loop {
             let mut effects = Effects::default();
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let Some(limit) = state.config.backlog_limit else { break };
             if state.ended.is_some() {
                 break;

@@ -51,7 +51,7 @@ impl SubscriptionShared {
 
     /// Called by the topic, under its lock: every id dies, and hand-out goes on from the cut (L1).
     pub(crate) fn restart(&self, cut: Cut, effects: &mut Effects) -> Result<Restarted, AdminError> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if let Some(end) = state.ended {
             return Err(self.admin_error(end));
         }
@@ -69,9 +69,7 @@ impl SubscriptionShared {
         self.look_at_head(&mut state);
         state.stragglers.clear();
         state.boundaries.clear();
-        if let Some(segment) = state.cached.take() {
-            effects.free(segment);
-        }
+        state.let_go(u64::MAX).into_iter().for_each(|segment| effects.free(segment));
         let (from, to) = (state.told, self.keeps(&state));
         state.told = to;
         state.told_low = start;
@@ -153,7 +151,7 @@ impl SubscriptionShared {
     pub(crate) fn marks(&self, head: u64, reading: Reading) -> Result<Marked, AdminError> {
         loop {
             // Brings the state to now; the topic's lock is held, so nothing may expire here.
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             if let Some(end) = state.ended {
                 return Err(self.admin_error(end));
             }
@@ -332,14 +330,14 @@ impl SubscriptionShared {
 
     /// Acks count as activity, also where they do nothing (EXP-3, EXP-6).
     pub(super) fn touch_detached(&self, reading: Reading) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.touch(reading.now);
         self.reschedule(&mut state);
     }
 
     /// The first position that is kept for it.
     pub(crate) fn lowest_needed(&self) -> Option<u64> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let index = state.broker.low();
         let (_, reader) = self.reader(&mut state);
         reader.position(index)
@@ -359,7 +357,7 @@ impl SubscriptionShared {
     }
 
     pub(crate) fn is_detached(&self) -> bool {
-        self.state.lock().ended == Some(End::Detached)
+        self.lock().ended == Some(End::Detached)
     }
 }
 

@@ -73,13 +73,28 @@ impl SubscriptionShared {
     /// Settles what is left of a batch, and keeps its box for the next one. If the subscription is
     /// gone all are stale.
     #[inline]
-    pub(crate) fn settle_batch(&self, batch: Box<Batch>, how: Settle) -> BatchOutcome {
-        let mut outcome = BatchOutcome::default();
+    pub(crate) fn settle_batch(&self, mut batch: Box<Batch>, how: Settle) -> BatchOutcome {
         let reading = self.read_to_settle(how);
-        let mut state = match self.enter_for(reading, 0) {
+        let mut state = self.state.lock();
+        let mut done = 0;
+        if matches!(how, Settle::Ack) {
+            let after;
+            (done, after) = self.ack_in_lane(&mut state, &mut batch, reading);
+            if let Some(after) = after {
+                let old = state.keep_spare(batch);
+                drop(state);
+                if after.trim {
+                    self.topic.trim(self);
+                }
+                drop(old);
+                return self.report(how, BatchOutcome { done, ..BatchOutcome::default() });
+            }
+        }
+        let mut outcome = BatchOutcome { done, ..BatchOutcome::default() };
+        let mut state = match self.enter_with(state, reading, 0) {
             Ok(state) => state,
             Err(end) => {
-                outcome.stale = batch.len();
+                outcome.stale += batch.len();
                 if end == End::Detached {
                     self.touch_detached(reading);
                 }
@@ -101,6 +116,11 @@ impl SubscriptionShared {
         let after = self.leave(state, &mut effects);
         self.finish(&mut effects, after);
         drop(segments);
+        self.report(how, outcome)
+    }
+
+    #[inline]
+    fn report(&self, how: Settle, outcome: BatchOutcome) -> BatchOutcome {
         let done = outcome.done + outcome.provisional;
         observe::settled(how.into(), &self.name, &self.topic.name, done + outcome.stale, done);
         outcome
@@ -108,7 +128,7 @@ impl SubscriptionShared {
 
     /// Nothing of a batch is left to be settled.
     pub(crate) fn keep_box(&self, batch: Box<Batch>) {
-        let segments = self.state.lock().keep_box(batch);
+        let segments = self.lock().keep_box(batch);
         drop(segments);
     }
 

@@ -16,7 +16,7 @@ impl SubscriptionShared {
         let reading = self.core.read();
         drop(self.enter(reading).map_err(|end| self.admin_error(end))?);
         self.topic.with_message(id, |found| {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             if let Some(end) = state.ended {
                 return Err(self.admin_error(end));
             }

@@ -89,6 +89,12 @@ impl Load {
         }
     }
 
+    /// Whether nothing has a time to live or an idempotency key.
+    #[inline]
+    pub(super) fn is_plain(self) -> bool {
+        self.least_ttl == Span::FOREVER && !self.has_keys
+    }
+
     /// Without overhead.
     pub(crate) fn bytes(self) -> u64 {
         self.charge - self.messages.saturating_mul(MESSAGE_OVERHEAD)
@@ -199,7 +205,7 @@ impl TopicShared {
 
     /// Whether it is the budget that stands in the way of `charge` more.
     pub(crate) fn is_short_of_budget(&self, charge: u64) -> bool {
-        !self.has_room(&self.state.lock(), charge)
+        !self.has_room(&self.lock(), charge)
     }
 
     /// Whether the budget has room for `charge` more on this topic.
@@ -358,13 +364,13 @@ impl TopicShared {
 
     /// Bytes of what a view has taken in so far.
     pub(crate) fn bytes_accepted_by(&self, view: &View) -> u64 {
-        self.state.lock().bytes_accepted_by(view)
+        self.lock().bytes_accepted_by(view)
     }
 
     /// The limit of a live subscription has changed.
     pub(crate) fn limit_changed(&self, subscription: &SubscriptionShared) {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.subscriptions.contains_key(&subscription.incarnation) {
             self.watch_limit(&mut state, subscription);
         }
@@ -385,7 +391,7 @@ impl TopicShared {
     ) -> bool {
         let mut matches = Matches::none();
         self.matching(messages, &mut matches);
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let is_first = state.doors.publishers.may_go(*ticket);
         if state.deleted
             || !matches!(
@@ -417,7 +423,7 @@ impl TopicShared {
     /// A publisher leaves the queue, served or not; the next one is told.
     pub(crate) fn stop_waiting(&self, ticket: &mut Option<u64>) {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if let Some(left) = state.doors.publishers.leave(ticket) {
             if left.was_told {
                 self.core.wakes_ended(1);
@@ -446,7 +452,7 @@ impl TopicShared {
     /// There may be room: the first publisher looks.
     pub(crate) fn tell_first_publisher(&self) {
         let mut effects = Effects::default();
-        self.tell_first(&mut self.state.lock(), &mut effects);
+        self.tell_first(&mut self.lock(), &mut effects);
         effects.run();
     }
 
@@ -514,7 +520,7 @@ impl TopicShared {
     ) -> Result<(), PublishReason> {
         let mut effects = Effects::default();
         let matches = Matches::none();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.deleted {
             drop(state);
             return Err(self.gone());
@@ -531,7 +537,7 @@ impl TopicShared {
     /// A permit gives back what it has not used.
     pub(crate) fn unreserve(&self, charge: u64) {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.doors.reserved -= charge;
         self.settle_account(&mut state, &mut effects);
         drop(state);
@@ -540,7 +546,7 @@ impl TopicShared {
 
     /// Publishers that wait, and since when the first of them does.
     pub(crate) fn waiting_publishers(&self) -> (usize, Option<Time>) {
-        let state = self.state.lock();
+        let state = self.lock();
         (state.doors.publishers.len(), state.doors.publishers.first_since())
     }
 
@@ -578,6 +584,14 @@ impl TopicState {
 }
 
 impl Doors {
+    /// Up to which head of the log, and up to which sum of its bytes, no subscription can be full.
+    pub(super) fn open_until(&self) -> (u64, u64) {
+        match self.filtered.is_empty() {
+            true => self.attention.next_due(),
+            false => (0, 0),
+        }
+    }
+
     /// A view is gone, and the limits of its subscriptions with it.
     pub(super) fn forget_view(&mut self, key: ViewKey) {
         self.filtered.remove(&key.slot);
@@ -590,6 +604,12 @@ impl Attention {
         let due = |due: &Due, to: u64| due.peek().is_some_and(|Reverse((at, _))| *at < to);
         due(&self.messages, asked.head + asked.count)
             || due(&self.bytes, asked.accepted_bytes + asked.bytes)
+    }
+
+    /// The first head, and the first sum of bytes, at which one is due.
+    fn next_due(&self) -> (u64, u64) {
+        let first = |due: &Due| due.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
+        (first(&self.messages), first(&self.bytes))
     }
 
     /// Takes one that is due off the heap: by which measure, where it was filed, and which it is.
@@ -618,7 +638,7 @@ pub(crate) struct Watch(pub(super) std::sync::Weak<TopicShared>);
 impl Timed for Watch {
     fn fire(self: Arc<Self>, reading: Reading) {
         let Some(topic) = self.0.upgrade() else { return };
-        topic.state.lock().doors.watch = None;
+        topic.lock().doors.watch = None;
         let (waiting, since) = topic.waiting_publishers();
         let Some(since) = since else { return };
         let due = since.after(BLOCKED_AFTER);
@@ -630,7 +650,7 @@ impl Timed for Watch {
             });
         }
         let next = due.max(reading.now.after(BLOCKED_AFTER));
-        let mut state = topic.state.lock();
+        let mut state = topic.lock();
         if !state.doors.publishers.is_empty() && state.doors.watch.is_none() {
             topic.watch(&mut state, next);
         }

@@ -16,7 +16,7 @@ pub(crate) struct LockedTopic<'a> {
 
 impl TopicShared {
     pub(crate) fn hold_still(&self) -> LockedTopic<'_> {
-        LockedTopic { topic: self, state: self.state.lock() }
+        LockedTopic { topic: self, state: self.lock() }
     }
 }
 

@@ -141,7 +141,7 @@ impl TopicShared {
             let known = state.deduplication.as_mut();
             known.is_some_and(|known| known.forget_old(reading.now, MAX_WORK))
         };
-        while forget(&mut self.state.lock()) {}
+        while forget(&mut self.lock()) {}
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Due(pub(super) Weak<TopicShared>);
 impl Timed for Due {
     fn fire(self: Arc<Self>, reading: Reading) {
         if let Some(topic) = self.0.upgrade() {
-            topic.state.lock().due_timer = None;
+            topic.lock().due_timer = None;
             topic.publish_due(reading);
         }
     }
@@ -41,7 +41,7 @@ impl TopicShared {
         reading: Reading,
     ) -> Result<Given, (PublishReason, Message)> {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.deleted {
             drop(state);
             return Err((self.gone(), message));
@@ -95,7 +95,7 @@ impl TopicShared {
     /// Publishes what is due by now, in the order in which it is.
     fn publish_due(&self, reading: Reading) {
         loop {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let Some((due, id, message)) = state.delayed.take_due(reading.now) else {
                 return self.schedule_due(&mut state);
             };
@@ -122,7 +122,7 @@ impl TopicShared {
     /// Takes back a message that waits.
     pub(crate) fn withdraw(&self, id: MessageId) -> Option<Message> {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let message = state.delayed.take(id);
         if let Some((known, message)) = state.deduplication.as_mut().zip(message.as_ref()) {
             known.remove(message.idempotency_key(), id);

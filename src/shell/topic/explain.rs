@@ -15,7 +15,7 @@ impl TopicShared {
     pub(crate) fn would_take(&self, message: &Message) -> Vec<Arc<SubscriptionShared>> {
         let mut keys = Vec::new();
         self.matcher.matching_one(message, |key| keys.push(key));
-        let state = self.state.lock();
+        let state = self.lock();
         if state.deleted {
             return Vec::new();
         }
@@ -29,7 +29,7 @@ impl TopicShared {
     /// Calls `look` with a message that is in memory and its position, while nothing is published
     /// and the log stays as it is.
     pub(crate) fn with_message<R>(&self, id: MessageId, look: impl FnOnce(Found) -> R) -> R {
-        let state = self.state.lock();
+        let state = self.lock();
         if let Some(due) = state.delayed.due_of(id) {
             return look(Found::Delayed(due));
         }
@@ -44,7 +44,7 @@ impl TopicShared {
     pub(crate) fn filter_stats(&self) -> FilterStats {
         let counts = self.matcher.counts();
         let memory_bytes = self.matcher.memory();
-        let state = self.state.lock();
+        let state = self.lock();
         let filters = state.views.iter().count();
         let subscriptions = state.views.iter().map(|filtered| filtered.subscriptions()).sum();
         FilterStats {

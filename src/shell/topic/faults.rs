@@ -7,13 +7,13 @@ use crate::error::{Code, PublishReason};
 impl TopicShared {
     /// Arms `count` failures of publishes (LIB-406).
     pub(crate) fn arm_fault(&self, code: Code, count: u64) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.faults.get_or_insert_default().arm(code, count);
     }
 
     /// Asks the faults, if any was ever armed.
     pub(crate) fn with_faults<T: Default>(&self, ask: impl FnOnce(&mut PublishFaults) -> T) -> T {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.faults.as_deref_mut().map(ask).unwrap_or_default()
     }
 

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::{Recipients, Stamped, TopicState};
+use super::{Recipients, TopicState};
 use crate::filter::Filter;
 use crate::message::{Message, Published};
 use crate::shell::effects::Effects;
@@ -36,6 +36,10 @@ impl Views {
     pub(super) fn have_none(&self, matches: &Matches) -> bool {
         let is_decided = matches.version() >= self.version || self.views.is_empty();
         is_decided && (matches.is_empty() || self.views.is_empty())
+    }
+
+    pub(super) fn are_none(&self) -> bool {
+        self.views.is_empty()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &FilteredView> {
@@ -116,20 +120,19 @@ impl TopicState {
     pub(super) fn append_matching(
         &mut self,
         count: usize,
-        mut messages: Stamped<'_, impl Iterator<Item = Message>>,
+        messages: impl Iterator<Item = Published>,
         matches: &mut Matches,
         matcher: &Matcher,
         effects: &mut Effects,
     ) -> Recipients {
-        let mut take = |nth: u32, state: &mut Self| {
-            let message = messages.take();
-            let takers = state.views.takers(nth, &message.message, matches, matcher);
-            state.append_one(message, &takers, effects)
-        };
-        if count == 1 {
-            return Recipients::Same(take(0, self));
+        let mut recipients = messages.zip(0..).map(|(message, nth)| {
+            let takers = self.views.takers(nth, &message.message, matches, matcher);
+            self.append_one(message, &takers, effects)
+        });
+        match count {
+            1 => Recipients::Same(recipients.next().unwrap_or_default()),
+            _ => Recipients::Each(recipients.collect()),
         }
-        Recipients::Each((0..count as u32).map(|nth| take(nth, self)).collect())
     }
 
     /// Appends a message for those who take it; answers how many subscriptions that is.

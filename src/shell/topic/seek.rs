@@ -42,7 +42,7 @@ impl TopicShared {
     ) -> Result<(), AdminError> {
         subscription.check_active(reading)?;
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.drop_retained(reading.now);
         let head = state.log.head();
         let (to, not_before) = match target {
@@ -82,7 +82,7 @@ impl TopicShared {
         make: impl FnOnce(Marks, u64, Option<Time>) -> Result<Arc<SnapshotShared>, AdminError>,
     ) -> Result<Arc<SnapshotShared>, AdminError> {
         subscription.check_active(reading)?;
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let max = self.core.limits.snapshots_per_topic;
         let marked = subscription.marks(state.log.head(), reading)?;
         let snapshot = make(marked.marks, marked.hold, marked.oldest)?;
@@ -99,7 +99,7 @@ impl TopicShared {
     /// Gives back what only a snapshot kept (SNP-10). Answers false if it was gone before.
     pub(crate) fn forget_snapshot(&self, snapshot: &SnapshotShared) -> bool {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let removed = state.snapshots.remove(&snapshot.id);
         if removed.is_some() {
             snapshot.pinned().for_each(|position| state.log.unpin(position));
@@ -115,7 +115,7 @@ impl TopicShared {
 
     /// The snapshots of subscriptions of this topic.
     pub(crate) fn snapshots(&self) -> Vec<Arc<SnapshotShared>> {
-        self.state.lock().snapshots.values().cloned().collect()
+        self.lock().snapshots.values().cloned().collect()
     }
 }
 
