@@ -511,14 +511,6 @@ impl Delivery {
         self.inner.as_ref().is_some_and(|owned| Arc::ptr_eq(&owned.shared.core, core))
     }
 
-    /// Sets the deadline to a span from now, whatever the limits are. No activity (EXP-3).
-    pub(crate) fn extend(&self, span: Span) {
-        if let Some(Owned { shared, lease }) = &self.inner {
-            // What has ended meanwhile shows when it is settled.
-            let _ = shared.settle_as([*lease], Settle::Deadline(span), false, |_| {});
-        }
-    }
-
     /// Gives the message back after a push that failed, which is no activity (EXP-3).
     pub(crate) fn give_back(mut self, delay: Duration) {
         let span = Span::round_up(delay);

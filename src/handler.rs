@@ -13,7 +13,7 @@ use crate::error::{AckError, AdminError, ConfigError, PullError};
 use crate::observe::Operation;
 use crate::received::{Failure, Lease, Received, Verdict};
 use crate::runner::{
-    CatchPanics, Either, Gate, HandlerPace, MAX_BACKOFF, MIN_BACKOFF, Pace, Runner, Work, doubled,
+    Either, Gate, HandlerPace, MAX_BACKOFF, MIN_BACKOFF, Pace, Runner, Work, catch_panics, doubled,
     either,
 };
 use crate::shell::core::BusCore;
@@ -293,7 +293,7 @@ where
         let told = self.options.on_failure.as_ref().map(|_| received.clone());
         let shared = self.subscription.shared();
         let operation = Operation::process(&shared.name, &shared.topic.name, &delivery);
-        let call = CatchPanics::new(|| operation.run(|| (self.handler)(received)));
+        let call = catch_panics(|| operation.run(|| (self.handler)(received)));
         let keeper = self.keep(&delivery, &lease);
         let result = match either(operation.follow(call), keeper).await {
             Either::First(Ok(result)) => result,

@@ -192,6 +192,15 @@ impl Failure {
         self.cause.as_deref()
     }
 
+    /// A push was not answered in time (PUSH-19).
+    pub(crate) fn no_answer() -> Self {
+        Self::retry(NoAnswer)
+    }
+
+    pub(crate) fn is_no_answer(&self) -> bool {
+        self.cause.as_deref().is_some_and(|cause| cause.is::<NoAnswer>())
+    }
+
     /// A panic, as the failure that it is.
     pub(crate) fn panicked(payload: &(dyn std::any::Any + Send)) -> Self {
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -216,3 +225,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
         Self::retry(cause)
     }
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within the ack deadline")]
+struct NoAnswer;

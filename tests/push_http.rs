@@ -98,6 +98,7 @@ async fn a_wrapped_message_has_every_field() {
     assert_eq!(seen.headers["content-type"], "application/json", "PUSH-8");
     assert_eq!(seen.headers["user-agent"], "CloudPubSub-Google", "PUSH-8");
     assert_eq!(seen.headers["content-length"], seen.body.len().to_string(), "PUSH-8");
+    assert_eq!(seen.headers["from"], "noreply@google.com", "PUSH-8");
     assert!(receiver.url.contains(&seen.headers["host"]), "PUSH-8");
     assert!(!seen.headers.contains_key("authorization"), "PUSH-8");
     let body: Value = serde_json::from_slice(&seen.body).unwrap();
@@ -106,6 +107,7 @@ async fn a_wrapped_message_has_every_field() {
     assert_eq!(message["attributes"]["key"], "value", "PUSH-7");
     assert_eq!(message["messageId"], receipt.id().as_u64().to_string(), "PUSH-7");
     assert_eq!(message["messageId"], message["message_id"], "PUSH-7");
+    assert_eq!(message["publishTime"], "2026-01-01T00:00:00.000Z", "PUSH-7: with milliseconds");
     assert_eq!(message["publishTime"], message["publish_time"], "PUSH-7");
     assert_eq!(message["orderingKey"], "k", "PUSH-7");
     assert_eq!(body["subscription"], "worker", "PUSH-7");
@@ -116,6 +118,36 @@ async fn a_wrapped_message_has_every_field() {
     assert_eq!(body["message"].get("attributes"), None, "PUSH-7");
     assert_eq!(body["message"].get("orderingKey"), None, "PUSH-7");
     assert_eq!(push.drain().await.succeeded, 2);
+}
+
+/// What JSON and base64 need escaped, padded or left out is read back as it was published.
+#[tokio::test]
+async fn every_text_and_payload_survives_the_envelope() {
+    let w = World::new().await;
+    let mut receiver = Receiver::new([]).await;
+    let push = w.push(&receiver.url);
+    let odd = "\"quoted\" \\ \u{1}\n\r\t\u{7f} \u{2028} \u{e4}\u{1f980} </script>";
+    let payloads: [&[u8]; 6] = [b"", b"a", b"ab", b"abc", b"\xfb\xff\xbf\xfb\xef", &[0xff; 3_000]];
+    let encoded = ["", "YQ==", "YWI=", "YWJj", "+/+/++8="];
+    for (nth, payload) in payloads.into_iter().enumerate() {
+        let message = Message::new(payload.to_vec()).with_attribute(odd, odd);
+        let message = message.with_attribute("empty", "").with_ordering_key(odd);
+        w.topic.publish(message).await.unwrap();
+        let body: Value = serde_json::from_slice(&receiver.next().await.body).unwrap();
+        let message = &body["message"];
+        assert_eq!(message["attributes"], serde_json::json!({ odd: odd, "empty": "" }), "PUSH-7");
+        assert_eq!(message["orderingKey"], odd, "PUSH-7");
+        let data = message["data"].as_str().unwrap();
+        assert_eq!(data, encoded.get(nth).copied().unwrap_or(&"////".repeat(1_000)), "PUSH-7");
+    }
+    assert_eq!(push.drain().await.succeeded, payloads.len() as u64);
+
+    let odd = w.topic.subscribe("\"odd\\name\u{e4}", SubscriptionConfig::new()).await.unwrap();
+    let push = odd.push_to(HttpEndpoint::new(&odd, &receiver.url).unwrap()).unwrap();
+    w.publish(&["order"]).await;
+    let body: Value = serde_json::from_slice(&receiver.next().await.body).unwrap();
+    assert_eq!(body["subscription"], odd.name(), "PUSH-7");
+    assert_eq!(push.drain().await.succeeded, 1);
 }
 
 async fn unwrapped(with_metadata: bool, message: Message) -> Seen {

@@ -3,22 +3,20 @@
 //! Redirects are not followed. Time, windows and pauses are those of every push.
 
 use std::fmt;
-use std::future::pending;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use hyper::{Request, Response, Uri};
-use serde_json::{Map, Value, json};
+use hyper::header::AUTHORIZATION;
+use hyper::{Method, Request, Response, Uri};
 
 use super::PushEndpoint;
 #[cfg(feature = "oidc")]
 use super::authorize::Account;
 use super::authorize::Authorization;
 use super::client::HttpClient;
+use super::envelope::Envelope;
+use super::headers::{self, Metadata};
 use crate::bus::Sleep;
 use crate::error::EndpointError;
 #[cfg(feature = "oidc")]
@@ -28,7 +26,6 @@ use crate::received::{Failure, Received};
 use crate::runner::{Either, either};
 use crate::subscription::Subscription;
 use crate::sync::{Arc, AtomicU64, Ordering};
-use crate::time::Time;
 
 /// Bytes of an answer's body that are read so that its connection can be used again. After a longer
 /// one the connection is closed, unless all of it has come already.
@@ -37,9 +34,6 @@ pub const MAX_PUSH_ANSWER: usize = 64 * 1024;
 /// Bytes of a request's body. A message that needs more is rejected: it goes to the dead letters,
 /// or stays.
 pub const MAX_PUSH_BODY: usize = 64 * 1024 * 1024;
-
-const AGENT: &str = "CloudPubSub-Google";
-const PREFIX: &str = "x-goog-pubsub-";
 
 /// A push endpoint that is reached by HTTP/1.1, with TLS if its address begins with `https`.
 ///
@@ -60,6 +54,7 @@ pub struct HttpEndpoint {
     subscription: Subscription,
     uri: Uri,
     wrapper: PushWrapper,
+    envelope: Envelope,
     authorization: Authorization,
     judge: Option<Box<Judge>>,
     client: HttpClient,
@@ -104,6 +99,7 @@ impl HttpEndpoint {
             subscription: subscription.clone(),
             uri,
             wrapper: PushWrapper::PubsubWrapper,
+            envelope: Envelope::new(subscription.name()),
             authorization: Authorization::Nothing,
             judge: None,
             client: client.clone(),
@@ -188,20 +184,16 @@ impl HttpEndpoint {
     async fn request(&self, received: &Received) -> Result<Request<Full<Bytes>>, Failure> {
         // What would be too long is not even built.
         check_body(received.data().len())?;
-        let mut headers = HeaderMap::new();
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        let body = match self.wrapper {
+        let attempt = self.subscription.has_dead_letter_policy().then(|| received.attempt());
+        let (mut headers, body) = match self.wrapper {
             PushWrapper::PubsubWrapper => {
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                Bytes::from(self.wrap(received).to_string())
+                (headers::wrapped(), self.envelope.wrap(received, attempt))
             }
             PushWrapper::NoWrapper { write_metadata } => {
-                let binary = HeaderValue::from_static("application/octet-stream");
-                headers.insert(CONTENT_TYPE, binary);
-                if write_metadata {
-                    self.add_metadata(received, &mut headers);
-                }
-                received.data().clone()
+                let subscription = self.subscription.name();
+                let metadata = Metadata { subscription, received, attempt };
+                let headers = headers::unwrapped(write_metadata.then_some(metadata));
+                (headers, received.data().clone())
             }
         };
         check_body(body.len())?;
@@ -209,106 +201,59 @@ impl HttpEndpoint {
         if let Some(header) = self.authorization.header(core).await? {
             headers.insert(AUTHORIZATION, header);
         }
-        let mut request = Request::post(self.uri.clone()).body(Full::new(body))?;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
         Ok(request)
     }
 
-    fn wrap(&self, received: &Received) -> Value {
-        let (id, time) = (received.id().as_u64().to_string(), publish_time(received));
-        let mut message = Map::new();
-        message.insert("data".into(), STANDARD.encode(received.data()).into());
-        if !received.attributes().is_empty() {
-            let attributes = received.attributes().iter();
-            let attributes = attributes.map(|(key, value)| (key.to_owned(), value.into()));
-            message.insert("attributes".into(), Value::Object(attributes.collect()));
-        }
-        for (name, value) in [("messageId", &id), ("message_id", &id)] {
-            message.insert(name.into(), value.as_str().into());
-        }
-        for name in ["publishTime", "publish_time"] {
-            message.insert(name.into(), time.as_str().into());
-        }
-        let key = received.message().ordering_key();
-        if !key.is_empty() {
-            message.insert("orderingKey".into(), key.into());
-        }
-        let mut body = json!({ "message": message, "subscription": self.subscription.name() });
-        if let (true, Some(body)) =
-            (self.subscription.has_dead_letter_policy(), body.as_object_mut())
-        {
-            body.insert("deliveryAttempt".into(), received.attempt().into());
-        }
-        body
-    }
-
-    fn add_metadata(&self, received: &Received, headers: &mut HeaderMap) {
-        for (key, value) in received.attributes().iter() {
-            if let Some((name, value)) = header(key, value) {
-                headers.insert(name, value);
-            }
-        }
-        let attempt = self.subscription.has_dead_letter_policy().then(|| received.attempt());
-        let key = received.message().ordering_key();
-        let metadata = [
-            ("subscription-name", Some(self.subscription.name().to_string())),
-            ("message-id", Some(received.id().as_u64().to_string())),
-            ("publish-time", Some(publish_time(received))),
-            ("ordering-key", (!key.is_empty()).then(|| key.to_owned())),
-            ("delivery-attempt", attempt.map(|attempt| attempt.to_string())),
-        ];
-        for (name, value) in metadata {
-            let name = HeaderName::try_from(format!("{PREFIX}{name}"));
-            let value = value.and_then(|value| sendable(&value));
-            if let (Ok(name), Some(value)) = (name, value) {
-                headers.insert(name, value);
-            }
-        }
-    }
-
-    /// Waits for the answer's head, which is kept in `status`, and reads its body so that the
-    /// connection can be used again.
+    /// Sends the request and waits for the answer's head, which is kept in `status`; reads its body
+    /// so that the connection can be used again.
     async fn send(
         &self,
-        request: Request<Full<Bytes>>,
-        status: &AtomicU64,
-    ) -> Result<Option<Bytes>, String> {
-        let answer = self.client.send(request).await.map_err(|error| causes(&error))?;
+        received: &Received,
+        status: &Arc<AtomicU64>,
+    ) -> Result<Option<Bytes>, Failure> {
+        let mut request = self.request(received).await?;
+        let interim = Arc::clone(status);
+        // An interim answer counts when nothing else follows (PUSH-17).
+        hyper::ext::on_informational(&mut request, move |answer| {
+            interim.store(answer.status().as_u16().into(), Ordering::SeqCst);
+        });
+        let answer = self.client.send(request).await;
+        let answer = answer.map_err(|error| Failure::retry(causes(&error)))?;
         status.store(answer.status().as_u16().into(), Ordering::SeqCst);
         Ok(read(answer, self.judge.is_some()).await)
     }
 }
 
 impl PushEndpoint for HttpEndpoint {
+    const KEEPS_TIME: bool = true;
+
     async fn push(&self, received: Received) -> Result<(), Failure> {
-        let mut request = self.request(&received).await?;
-        let status = Arc::new(AtomicU64::new(0));
-        let interim = Arc::clone(&status);
-        // An interim answer counts when nothing else follows (PUSH-17).
-        hyper::ext::on_informational(&mut request, move |answer| {
-            interim.store(answer.status().as_u16().into(), Ordering::SeqCst);
-        });
+        let status = Arc::<AtomicU64>::default();
         let shared = self.subscription.shared();
         let time_over = Sleep::new(&shared.core, shared.ack_deadline().to_duration());
-        let answer = match either(self.send(request, &status), time_over).await {
-            Either::First(answer) => Some(answer),
-            Either::Second(()) => None,
+        let answer = match either(self.send(&received, &status), time_over).await {
+            Either::First(answer) => answer.map(Some),
+            Either::Second(()) => Ok(None),
         };
-        let found = status.load(Ordering::SeqCst);
-        let error = match (answer, &self.judge) {
-            (Some(Ok(body)), Some(judge)) => {
-                return judge(&received, &PushAnswer { status: found as u16, body });
-            }
-            (None, Some(_)) => return pending().await,
-            (answer, _) => answer.and_then(Result::err),
-        };
-        match (found, error) {
-            (102 | 200 | 201 | 202 | 204, _) => Ok(()),
-            (0, Some(error)) => Err(Failure::retry(error)),
-            // The runner counts what has run out of time.
-            (0, None) => pending().await,
-            (status, _) => Err(Failure::retry(format!("answered with status {status}"))),
+        let found = status.load(Ordering::SeqCst) as u16;
+        match (answer, &self.judge) {
+            (Ok(Some(body)), Some(judge)) => judge(&received, &PushAnswer { status: found, body }),
+            (Ok(None), Some(_)) => Err(Failure::no_answer()),
+            (answer, _) => judged(found, answer.err()),
         }
+    }
+}
+
+/// What a status code means (PUSH-17); zero is none.
+fn judged(status: u16, error: Option<Failure>) -> Result<(), Failure> {
+    match (status, error) {
+        (102 | 200 | 201 | 202 | 204, _) => Ok(()),
+        (0, error) => Err(error.unwrap_or_else(Failure::no_answer)),
+        (status, _) => Err(Failure::retry(format!("answered with status {status}"))),
     }
 }
 
@@ -346,26 +291,6 @@ async fn read(answer: Response<Incoming>, is_kept: bool) -> Option<Bytes> {
         }
     }
     Some(kept.into())
-}
-
-fn publish_time(received: &Received) -> String {
-    Time::from_system(received.publish_time()).to_rfc3339()
-}
-
-/// The header that an attribute becomes, if it may be one (PUSH-12).
-fn header(key: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
-    let name = HeaderName::from_bytes(key.as_bytes()).ok()?;
-    let taken =
-        ["host", "content-length", "transfer-encoding", "connection", AUTHORIZATION.as_str()];
-    if taken.contains(&name.as_str()) || name.as_str().starts_with("x-goog-") {
-        return None;
-    }
-    Some((name, sendable(value)?))
-}
-
-fn sendable(value: &str) -> Option<HeaderValue> {
-    let is_plain = value.chars().all(|c| matches!(c, ' '..='~'));
-    is_plain.then(|| HeaderValue::from_str(value).ok())?
 }
 
 /// An error with what has led to it, since the client's own text names only the stage.

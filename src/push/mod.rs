@@ -8,6 +8,10 @@ mod authorize;
 #[cfg(feature = "http")]
 mod client;
 #[cfg(feature = "http")]
+mod envelope;
+#[cfg(feature = "http")]
+mod headers;
+#[cfg(feature = "http")]
 mod http;
 #[cfg(feature = "http")]
 mod pusher;
@@ -21,10 +25,9 @@ use crate::error::{AdminError, ConfigError, PullError};
 use crate::handler::cause_of;
 use crate::observe::Operation;
 use crate::received::{Failure, Received, Verdict};
-use crate::runner::{CatchPanics, Either, Gate, Pace, PushPace, Runner, Work, either};
+use crate::runner::{Either, Gate, Pace, PushPace, Runner, Work, catch_panics, either};
 use crate::subscription::Subscription;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::time::Span;
 
 #[cfg(feature = "http")]
 pub use self::client::HttpClient;
@@ -46,6 +49,10 @@ pub trait PushEndpoint: Send + Sync + 'static {
     /// Takes one message. `Ok` acknowledges it. If there is no answer within the subscription's ack
     /// deadline the future is dropped and the message pushed again (PUSH-19).
     fn push(&self, received: Received) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Whether it ends by itself when the ack deadline has passed. Not for use outside.
+    #[doc(hidden)]
+    const KEEPS_TIME: bool = false;
 }
 
 impl<E, F> PushEndpoint for E
@@ -262,14 +269,17 @@ impl<E: PushEndpoint> Work for Pushes<E> {
         let received = Received::new(&delivery, None);
         let shared = self.subscription.shared();
         let operation = Operation::process(&shared.name, &shared.topic.name, &delivery);
-        let push = CatchPanics::new(|| operation.run(|| self.endpoint.push(received)));
-        let result = match either(operation.follow(push), self.time_over(&delivery)).await {
+        let push = catch_panics(|| operation.run(|| self.endpoint.push(received)));
+        let push = operation.follow(push);
+        let answer = if E::KEEPS_TIME {
+            Either::First(push.await)
+        } else {
+            either(push, self.time_over()).await
+        };
+        let result = match answer {
             Either::First(Ok(result)) => result,
             Either::First(Err(panicked)) => Err(Failure::panicked(&*panicked)),
-            Either::Second(()) => {
-                self.counts.timed_out.fetch_add(1, Ordering::Relaxed);
-                Err(Failure::retry("no answer within the ack deadline"))
-            }
+            Either::Second(()) => Err(Failure::no_answer()),
         };
         if result.is_err() {
             operation.failed_in_handler();
@@ -280,14 +290,9 @@ impl<E: PushEndpoint> Work for Pushes<E> {
 
 impl<E> Pushes<E> {
     /// Ready when there should have been an answer (PUSH-19). Begins only if there is none at once.
-    ///
-    /// The lease lasts a little longer than that, so that the pause of a failed push has begun when
-    /// its message can be taken again.
-    async fn time_over(&self, delivery: &Delivery) {
+    async fn time_over(&self) {
         let shared = self.subscription.shared();
-        let deadline = shared.ack_deadline().to_duration();
-        delivery.extend(Span::round_up(deadline.saturating_add(GRACE)));
-        Sleep::new(&shared.core, deadline).await;
+        Sleep::new(&shared.core, shared.ack_deadline().to_duration()).await;
     }
 
     fn settle(&self, delivery: Delivery, result: Result<(), Failure>, gate: &Gate) {
@@ -298,6 +303,9 @@ impl<E> Pushes<E> {
             return;
         };
         self.counts.failed.fetch_add(1, Ordering::Relaxed);
+        if failure.is_no_answer() {
+            self.counts.timed_out.fetch_add(1, Ordering::Relaxed);
+        }
         *self.counts.last_failure.lock() = Some(failure.to_string());
         match failure.verdict() {
             Verdict::Reject if self.subscription.has_dead_letter_policy() => {
@@ -315,6 +323,3 @@ impl<E> Pushes<E> {
         }
     }
 }
-
-/// How much longer than its push a lease lasts.
-const GRACE: Duration = Duration::from_secs(1);

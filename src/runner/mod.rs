@@ -6,11 +6,7 @@
 
 mod gate;
 mod pace;
-
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+mod panics;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -18,6 +14,7 @@ use tokio::task::JoinSet;
 
 pub(crate) use self::gate::{Either, Gate, GateView, either};
 pub(crate) use self::pace::{HandlerPace, MAX_BACKOFF, MIN_BACKOFF, Pace, PushPace, doubled};
+pub(crate) use self::panics::catch_panics;
 use crate::delivery::Delivery;
 use crate::error::PullError;
 use crate::subscription::Subscription;
@@ -159,56 +156,5 @@ async fn take_turns<W: Work>(shared: Arc<Shared>, work: Arc<W>) {
         held = Some(permit);
         // Work that never waits must not keep everything else on this thread from running.
         tokio::task::coop::consume_budget().await;
-    }
-}
-
-/// What a future came to: its output, or what it panicked with.
-pub(crate) type Caught<T> = Result<T, Box<dyn Any + Send>>;
-
-/// A future whose panics are values. It is made under the same protection.
-pub(crate) struct CatchPanics<F> {
-    future: Option<Pin<Box<F>>>,
-    panicked: Option<Box<dyn Any + Send>>,
-}
-
-impl<F: Future> CatchPanics<F> {
-    pub(crate) fn new(make: impl FnOnce() -> F) -> Self {
-        match catch_unwind(AssertUnwindSafe(make)) {
-            Ok(future) => Self { future: Some(Box::pin(future)), panicked: None },
-            Err(panicked) => Self { future: None, panicked: Some(panicked) },
-        }
-    }
-
-    /// Drops the future; it is user code, too.
-    fn finish(&mut self) -> Caught<()> {
-        let future = self.future.take();
-        catch_unwind(AssertUnwindSafe(|| drop(future)))
-    }
-}
-
-impl<F: Future> Future for CatchPanics<F> {
-    type Output = Caught<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let Some(future) = this.future.as_mut() else {
-            let panicked = this.panicked.take();
-            return Poll::Ready(Err(panicked.unwrap_or_else(|| Box::new("polled after its end"))));
-        };
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
-        let output = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(output)) => Ok(output),
-            Err(panicked) => Err(panicked),
-        };
-        let finished = this.finish();
-        Poll::Ready(output.and_then(|output| finished.map(|()| output)))
-    }
-}
-
-impl<F> Drop for CatchPanics<F> {
-    fn drop(&mut self) {
-        let future = self.future.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
     }
 }

@@ -211,6 +211,9 @@ pub(crate) enum Settle {
     Deadline(Span),
 }
 
+/// How much longer than there is time for its answer the lease of a push lasts.
+const PUSH_GRACE: Span = Span::SECOND;
+
 /// A lease as it is asked for.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Request {
@@ -220,7 +223,7 @@ pub(crate) struct Request {
     pub(crate) one_per_key: bool,
     /// Instead of the subscription's.
     pub(crate) ack_deadline: Option<Span>,
-    /// For a push: only its success is activity (EXP-3).
+    /// For a push: only its success is activity (EXP-3), and the lease outlasts the answer.
     pub(crate) is_push: bool,
 }
 
@@ -238,6 +241,15 @@ impl Request {
     #[inline]
     fn is_plain(&self) -> bool {
         self.owner == 0 && !self.one_per_key && self.ack_deadline.is_none() && !self.is_push
+    }
+
+    /// How long what it takes is leased, where the subscription has this ack deadline.
+    ///
+    /// That of a push lasts a little longer than there is time for an answer, so that the pause of a
+    /// failed push has begun when its message can be taken again (LIB-306).
+    fn lease_span(&self, usual: Span) -> Span {
+        let span = self.ack_deadline.unwrap_or(usual);
+        if self.is_push { span.plus(PUSH_GRACE) } else { span }
     }
 
     /// Under whose name it waits.

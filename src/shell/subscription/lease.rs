@@ -132,7 +132,7 @@ impl SubscriptionShared {
             now: reading.now,
             max_messages,
             max_bytes,
-            deadline: reading.deadline(request.ack_deadline.unwrap_or(state.ack_deadline)),
+            deadline: reading.deadline(request.lease_span(state.ack_deadline)),
             owner: request.owner,
             client,
         };
