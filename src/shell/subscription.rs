@@ -245,8 +245,8 @@ impl Request {
 
     /// How long what it takes is leased, where the subscription has this ack deadline.
     ///
-    /// That of a push lasts a little longer than there is time for an answer, so that the pause of a
-    /// failed push has begun when its message can be taken again (LIB-306).
+    /// That of a push lasts a little longer than there is time for an answer, so that the pause of
+    /// a failed push has begun when its message can be taken again (LIB-306).
     fn lease_span(&self, usual: Span) -> Span {
         let span = self.ack_deadline.unwrap_or(usual);
         if self.is_push { span.plus(PUSH_GRACE) } else { span }
