@@ -83,10 +83,14 @@ impl Subscription {
         consume_budget().await;
         let operation = Operation::receive(&self.shared.name, &self.shared.topic.name);
         let request = request(max_messages)?;
-        let pulled = match operation.run(|| self.shared.lease(&request)) {
+        // A look that is likely to find nothing is better left to somebody who can wait at once.
+        let looked = !self.shared.is_often_empty();
+        let leased = if looked { operation.run(|| self.shared.lease(&request)) } else { Ok(None) };
+        let pulled = match leased {
             Ok(None) => {
-                let pulling = Pulling { shared: &self.shared, request, ticket: None, looked: true };
-                operation.follow(pulling).await
+                operation
+                    .follow(Pulling { shared: &self.shared, request, ticket: None, looked })
+                    .await
             }
             leased => leased.map(|batch| Deliveries::new(&self.shared, batch)),
         };
@@ -326,7 +330,7 @@ impl Future for Pulling<'_> {
         let turn = ready!(poll_proceed(cx));
         let Self { shared, request, ticket, looked } = &mut *self;
         let leased = match std::mem::take(looked) {
-            true => shared.wait(request, ticket, cx.waker(), None),
+            true => shared.wait(request, ticket, cx.waker()),
             false => shared.poll_lease(request, ticket, cx.waker()),
         };
         match leased {

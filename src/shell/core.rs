@@ -146,12 +146,19 @@ impl BusCore {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// Counted for a clock that stands still until who was woken has been polled.
+    #[inline]
     pub(crate) fn wake_begun(&self) {
-        self.wakes.fetch_add(1, Ordering::SeqCst);
+        if self.timeline.is_manual() {
+            self.wakes.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
+    #[inline]
     pub(crate) fn wakes_ended(&self, count: u64) {
-        self.wakes.fetch_sub(count, Ordering::SeqCst);
+        if self.timeline.is_manual() {
+            self.wakes.fetch_sub(count, Ordering::SeqCst);
+        }
     }
 
     pub(crate) fn wakes_pending(&self) -> u64 {

@@ -80,6 +80,8 @@ pub(crate) struct SubscriptionShared {
     exact_nacks: AtomicBool,
     /// Whether answers that come too late are errors now.
     exactly_once: AtomicBool,
+    /// Whether pulls lately found nothing at first.
+    is_often_empty: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -120,6 +122,8 @@ struct State {
     not_before: Option<Time>,
     /// Whether the view has this subscription on its waiting list.
     is_registered: bool,
+    /// What was on that list last, to be put there again.
+    listener: Option<Weak<SubscriptionShared>>,
     timer: Option<Key>,
     is_observed: bool,
     /// When somebody else is told of what is there, if others wait.
@@ -317,6 +321,7 @@ impl SubscriptionShared {
             replay: None,
             not_before: None,
             is_registered: false,
+            listener: None,
             timer: None,
             is_observed: false,
             pass_over: Time::NEVER,
@@ -344,6 +349,7 @@ impl SubscriptionShared {
             exact_acks: AtomicBool::new(exactly_once),
             exactly_once: AtomicBool::new(exactly_once),
             exact_nacks: AtomicBool::new(policy.retries()),
+            is_often_empty: AtomicBool::new(false),
             state: Mutex::new(state),
         })
     }

@@ -27,7 +27,7 @@ use super::matcher::{Matcher, Matches, ViewKey};
 use super::snapshot::SnapshotShared;
 use super::subscription::{Start, SubscriptionShared};
 use super::timers::{Key, Rank, Timed};
-use super::view::View;
+use super::view::{Awaited, View};
 use crate::broker::deduplication::Deduplication;
 use crate::broker::delayed::{Delayed, Late};
 use crate::broker::faults::PublishFaults;
@@ -823,12 +823,12 @@ fn stamped(
     })
 }
 
-/// Subscriptions that somebody waits on.
-type Awaited = Vec<Weak<SubscriptionShared>>;
-
+/// Has whoever waits on these subscriptions woken.
 fn tell(awaited: Awaited, effects: &mut Effects) {
-    for subscription in awaited.into_iter().filter_map(|weak| weak.upgrade()) {
-        subscription.messages_arrived(effects);
+    for listener in awaited {
+        if let Some(subscription) = listener.upgrade() {
+            subscription.messages_arrived(listener, effects);
+        }
     }
 }
 

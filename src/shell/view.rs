@@ -7,6 +7,8 @@
 
 use std::sync::Weak;
 
+use smallvec::SmallVec;
+
 use super::matcher::ViewKey;
 use super::subscription::SubscriptionShared;
 use crate::broker::chunks::Chunks;
@@ -15,6 +17,9 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// Positions in a chunk of a view: 4 KiB.
 const CHUNK: usize = 512;
+
+/// Subscriptions to be told of a publish: most views have one, or many.
+pub(crate) type Awaited = SmallVec<[Weak<SubscriptionShared>; 1]>;
 
 #[derive(Debug)]
 pub(crate) struct View {
@@ -29,7 +34,7 @@ pub(crate) struct View {
     positions: Mutex<Chunks<u64, CHUNK>>,
     /// Whether `waiting` may hold somebody.
     is_awaited: AtomicBool,
-    waiting: Mutex<Vec<Weak<SubscriptionShared>>>,
+    waiting: Mutex<Awaited>,
 }
 
 impl View {
@@ -41,7 +46,7 @@ impl View {
             ttl_below: AtomicU64::new(0),
             positions: Mutex::new(Chunks::starting_at(0)),
             is_awaited: AtomicBool::new(false),
-            waiting: Mutex::new(Vec::new()),
+            waiting: Mutex::new(Awaited::new()),
         }
     }
 
@@ -124,7 +129,7 @@ impl View {
     }
 
     /// Who has to be told of a publish.
-    pub(crate) fn take_waiting(&self) -> Vec<Weak<SubscriptionShared>> {
+    pub(crate) fn take_waiting(&self) -> Awaited {
         let mut waiting = self.waiting.lock();
         self.is_awaited.store(false, Ordering::SeqCst);
         std::mem::take(&mut *waiting)

@@ -152,6 +152,9 @@ impl Waiters {
     }
 
     fn find(&mut self, ticket: u64) -> Option<&mut Place> {
+        if self.queue.front().is_some_and(|first| first.ticket == ticket) {
+            return self.queue.front_mut();
+        }
         let at = self.queue.binary_search_by_key(&ticket, |place| place.ticket).ok()?;
         self.queue.get_mut(at)
     }

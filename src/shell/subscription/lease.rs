@@ -2,6 +2,7 @@
 //!
 //! Which messages is the broker's decision; settling them is in `settle.rs`.
 
+use std::sync::Weak;
 use std::task::Waker;
 
 use super::{ANYBODY, Request, State, SubscriptionShared};
@@ -11,12 +12,36 @@ use crate::clock::Reading;
 use crate::error::PullError;
 use crate::shell::batch::Batch;
 use crate::shell::effects::Effects;
-use crate::sync::MutexGuard;
+use crate::sync::{MutexGuard, Ordering};
+
+/// What a lease has come to.
+enum Leased {
+    Batch(Box<Batch>),
+    Nothing,
+    /// Nothing either, and whoever asked stands in line.
+    Waiting,
+}
 
 impl SubscriptionShared {
     /// Leases what is there now; `None` if that is nothing.
     #[inline]
     pub(crate) fn lease(&self, request: &Request) -> Result<Option<Box<Batch>>, PullError> {
+        Ok(match self.lease_or_wait(request, &mut None, &mut None)? {
+            Leased::Batch(batch) => Some(batch),
+            Leased::Nothing | Leased::Waiting => None,
+        })
+    }
+
+    /// The same for somebody who waits, or may come to: a place in line is given up under the lock
+    /// under which the messages were taken, and taken, if there is a waker, under the lock under
+    /// which nothing was found.
+    #[inline]
+    fn lease_or_wait(
+        &self,
+        request: &Request,
+        ticket: &mut Option<u64>,
+        waker: &mut Option<Waker>,
+    ) -> Result<Leased, PullError> {
         let reading = self.core.read();
         if self.core.lifecycle.is_closing() {
             return Err(self.closing_error(reading));
@@ -24,8 +49,8 @@ impl SubscriptionShared {
         let most = request.max_messages.min(self.core.limits.pull_messages);
         let mut state = self.state.lock();
         match self.lease_in_lane(&mut state, request, most, reading) {
-            None => self.lease_in_rounds(state, request, most, reading),
-            leased => Ok(leased),
+            None => self.lease_in_rounds(state, request, most, reading, ticket, waker),
+            Some(batch) => Ok(Leased::Batch(batch)),
         }
     }
 
@@ -36,7 +61,9 @@ impl SubscriptionShared {
         request: &Request,
         mut left: usize,
         reading: Reading,
-    ) -> Result<Option<Box<Batch>>, PullError> {
+        ticket: &mut Option<u64>,
+        waker: &mut Option<Waker>,
+    ) -> Result<Leased, PullError> {
         let mut state = match self.enter_with(state, reading, left as u64) {
             Ok(state) => state,
             Err(end) => return Err(self.pull_error(end)),
@@ -63,12 +90,18 @@ impl SubscriptionShared {
             let (taken, stopped) =
                 self.lease_round(&mut state, request, most, client, reading, &mut batch);
             left -= taken;
+            if ticket.is_some() && !batch.is_empty() {
+                // Before others are told of the rest, or it would be told itself.
+                self.leave_line(&mut state, ticket, &mut effects);
+            }
             let done = self.is_last_round(&mut state, client, left, taken, stopped, &mut effects);
             if done && batch.is_empty() {
                 state.spare = Some(batch);
+                let waits = waker.is_some()
+                    && self.stand_in_line(&mut state, request, ticket, waker, &mut effects);
                 let after = self.leave(state, &mut effects);
                 self.finish(&mut effects, after);
-                return Ok(None);
+                return Ok(if waits { Leased::Waiting } else { Leased::Nothing });
             }
             let after = self.leave(state, &mut effects);
             self.finish(&mut effects, after);
@@ -84,7 +117,7 @@ impl SubscriptionShared {
             };
         }
         drop(passed);
-        Ok(Some(batch))
+        Ok(Leased::Batch(batch))
     }
 
     /// Whether a lease ends after this round. Whoever waits is told if it leaves something behind
@@ -155,6 +188,12 @@ impl SubscriptionShared {
         (taken, stopped)
     }
 
+    /// Whether pulls lately found nothing at first.
+    #[inline]
+    pub(crate) fn is_often_empty(&self) -> bool {
+        self.is_often_empty.load(Ordering::Relaxed)
+    }
+
     /// Leases for somebody who waits, or puts the waker on the list and answers `None`. The lease
     /// is taken in the poll that returns it, so a dropped future strands nothing (D6).
     #[inline]
@@ -164,39 +203,73 @@ impl SubscriptionShared {
         ticket: &mut Option<u64>,
         waker: &Waker,
     ) -> Result<Option<Box<Batch>>, PullError> {
-        match self.lease(request)? {
-            Some(batch) if ticket.is_none() => Ok(Some(batch)),
-            leased => self.wait(request, ticket, waker, leased),
+        // Cloning a waker is foreign code, so not for under the lock, and dear if it is for nothing.
+        let guess = ticket.is_none() && self.is_often_empty();
+        let mut ready = guess.then(|| waker.clone());
+        match self.lease_or_wait(request, ticket, &mut ready)? {
+            Leased::Batch(batch) => {
+                if guess {
+                    self.is_often_empty.store(false, Ordering::Relaxed);
+                }
+                Ok(Some(batch))
+            }
+            Leased::Waiting => Ok(None),
+            Leased::Nothing => self.wait(request, ticket, waker),
         }
     }
 
-    /// Goes on after a first look.
+    /// Takes a place in line. Answers whether there is still nothing to hand out.
+    fn stand_in_line(
+        &self,
+        state: &mut State,
+        request: &Request,
+        ticket: &mut Option<u64>,
+        waker: &mut Option<Waker>,
+        effects: &mut Effects,
+    ) -> bool {
+        // Asked under the lock, as whoever closes takes it after the mark is set. Closing and a
+        // stream at its quota are met by `wait`.
+        if self.core.lifecycle.is_closing() || self.is_starved(state, request.owner) {
+            return false;
+        }
+        let Some(waker) = waker.take() else { return false };
+        if state.waiters.wait(ticket, request.place(), waker, &mut effects.old_waker) {
+            self.core.wakes_ended(1);
+        }
+        self.register(state);
+        self.observe(state);
+        // Looked at after registering, as a publisher looks at the flag after the head is set.
+        !self.may_deliver(state, request.client(0))
+    }
+
+    /// Has the view tell of the next message.
+    pub(super) fn register(&self, state: &mut State) {
+        if !state.is_registered {
+            state.is_registered = true;
+            let me = state.listener.take().unwrap_or_else(|| self.me.clone());
+            self.view.register(me);
+        }
+    }
+
+    /// Goes on after a first look that found nothing.
     pub(crate) fn wait(
         &self,
         request: &Request,
         ticket: &mut Option<u64>,
         waker: &Waker,
-        mut leased: Option<Box<Batch>>,
     ) -> Result<Option<Box<Batch>>, PullError> {
-        let mut was_told = false;
+        self.is_often_empty.store(true, Ordering::Relaxed);
         loop {
-            if leased.is_some() {
-                if was_told || ticket.is_some() {
-                    self.stop_waiting_after(ticket);
-                }
-                return Ok(leased);
-            }
             let mut effects = Effects::default();
-            let waker = waker.clone();
+            let mut waker = Some(waker.clone());
             let reading = Reading::at(self.core.latest());
             let mut state = self.enter(reading).map_err(|end| self.pull_error(end))?;
-            // Asked under the lock, as whoever closes takes it after the mark is set.
             if self.core.lifecycle.is_closing() {
                 return Err(PullError::Closed);
             }
             if self.is_starved(&mut state, request.owner) {
                 // A stream at its quota is no waiter (L9).
-                let replaced = state.starved.insert(request.owner, waker);
+                let replaced = waker.and_then(|own| state.starved.insert(request.owner, own));
                 self.observe(&mut state);
                 let owed = self.give_up(&mut state, ticket, &mut effects);
                 if owed {
@@ -207,21 +280,13 @@ impl SubscriptionShared {
                 self.finish(&mut effects, after);
                 return Ok(None);
             }
-            if state.waiters.wait(ticket, request.place(), waker, &mut effects.old_waker) {
-                self.core.wakes_ended(1);
-                was_told = true;
-            }
-            if !state.is_registered {
-                state.is_registered = true;
-                self.view.register(self.me.clone());
-            }
-            self.observe(&mut state);
-            // Looked at after registering, as a publisher looks at the flag after the head is set.
-            if !self.may_deliver(&mut state, request.client(0)) {
+            if self.stand_in_line(&mut state, request, ticket, &mut waker, &mut effects) {
                 return Ok(None);
             }
             drop(state);
-            leased = self.lease(request)?;
+            if let Leased::Batch(batch) = self.lease_or_wait(request, ticket, &mut None)? {
+                return Ok(Some(batch));
+            }
         }
     }
 
@@ -236,15 +301,6 @@ impl SubscriptionShared {
         effects.run();
     }
 
-    /// The news that brought the waiter here has been used.
-    pub(super) fn stop_waiting_after(&self, ticket: &mut Option<u64>) {
-        let mut effects = Effects::default();
-        let mut state = self.lock();
-        self.give_up(&mut state, ticket, &mut effects);
-        drop(state);
-        effects.run();
-    }
-
     /// Answers whether the waiter had been told, and so owes the news to another.
     pub(super) fn give_up(
         &self,
@@ -253,13 +309,25 @@ impl SubscriptionShared {
         effects: &mut Effects,
     ) -> bool {
         let was_active = state.waiters.has_active();
-        let told = state.waiters.leave(ticket, &mut effects.old_waker);
-        if told {
-            self.core.wakes_ended(1);
-        }
+        let told = self.leave_line(state, ticket, effects);
         if was_active && !state.waiters.has_active() {
             // Being on the list until now was activity (PULL-11).
             self.touch_now(state);
+        }
+        told
+    }
+
+    /// Answers whether the waiter had been told. Whoever calls has marked the activity.
+    #[inline]
+    fn leave_line(
+        &self,
+        state: &mut State,
+        ticket: &mut Option<u64>,
+        effects: &mut Effects,
+    ) -> bool {
+        let told = state.waiters.leave(ticket, &mut effects.old_waker);
+        if told {
+            self.core.wakes_ended(1);
         }
         told
     }
@@ -273,18 +341,18 @@ impl SubscriptionShared {
         }
     }
 
-    /// A publish has put something into the view.
-    pub(crate) fn messages_arrived(&self, effects: &mut Effects) {
+    /// A publish has put something into the view; `listener` is what the view had of this.
+    pub(crate) fn messages_arrived(&self, listener: Weak<Self>, effects: &mut Effects) {
         let mut state = self.lock();
         state.is_registered = false;
+        state.listener = Some(listener);
         let trim = state.not_before.is_some() && self.skip_what_came_early(&mut state);
         self.offer_room(&mut state, effects);
         if self.may_deliver(&mut state, ANYBODY) {
             self.tell_one(&mut state, effects);
         }
         if (state.waiters.has_untold() || state.not_before.is_some()) && state.ended.is_none() {
-            state.is_registered = true;
-            self.view.register(self.me.clone());
+            self.register(&mut state);
         }
         drop(state);
         if trim {

@@ -74,9 +74,8 @@ impl SubscriptionShared {
         state.told = to;
         state.told_low = start;
         state.not_before = cut.not_before;
-        if state.not_before.is_some() && !state.is_registered {
-            state.is_registered = true;
-            self.view.register(self.me.clone());
+        if state.not_before.is_some() {
+            self.register(&mut state);
         }
         self.tell_if_deliverable(&mut state, effects);
         // Streams that waited for quota have it now.
