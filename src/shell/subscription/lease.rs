@@ -203,7 +203,7 @@ impl SubscriptionShared {
         ticket: &mut Option<u64>,
         waker: &Waker,
     ) -> Result<Option<Box<Batch>>, PullError> {
-        // Cloning a waker is foreign code, so not for under the lock, and dear if it is for nothing.
+        // Cloning a waker runs foreign code, so not under the lock, and not for nothing.
         let guess = ticket.is_none() && self.is_often_empty();
         let mut ready = guess.then(|| waker.clone());
         match self.lease_or_wait(request, ticket, &mut ready)? {
