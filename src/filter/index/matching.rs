@@ -269,11 +269,21 @@ impl<T: Copy> FilterIndex<T> {
         if !entry.has_parts {
             return;
         }
-        let mut beginnings = self.keys.hash.beginnings(text);
-        for length in entry.prefixes.up_to(text.len()) {
-            let hash = beginnings.hash(domain(field, Kind::Prefix), length);
-            let prefix = text.get(..length).unwrap_or_default();
-            begin(Kind::Prefix, hash, Part::Text(prefix));
+        match entry.prefixes.0[..] {
+            [] => {}
+            [(length, _)] => {
+                if let Some(prefix) = text.get(..length as usize) {
+                    begin(Kind::Prefix, hash(Kind::Prefix, prefix), Part::Text(prefix));
+                }
+            }
+            _ => {
+                let mut beginnings = self.keys.hash.beginnings(text);
+                for length in entry.prefixes.up_to(text.len()) {
+                    let hash = beginnings.hash(domain(field, Kind::Prefix), length);
+                    let prefix = text.get(..length).unwrap_or_default();
+                    begin(Kind::Prefix, hash, Part::Text(prefix));
+                }
+            }
         }
         for length in entry.suffixes.up_to(text.len()) {
             let suffix = text.get(text.len() - length..).unwrap_or_default();
