@@ -161,13 +161,16 @@ impl<T: Copy> Matcher<T> {
     }
 
     /// Looks at the copy that is shown. It never waits: a copy is only locked for a change after
-    /// the other one is shown.
+    /// the other one is shown. A copy that was hidden before it could be locked may be ahead of the
+    /// other, so it is not looked at: nothing that came or went does so twice.
     #[inline]
     fn read(&self, look: impl FnOnce(&FilterIndex<T>)) {
         loop {
             let shown = self.shown.load(Ordering::SeqCst);
             let copy = self.copies.get(shown & 1).and_then(|copy| copy.try_read());
-            if let Some(copy) = copy {
+            if let Some(copy) = copy
+                && self.shown.load(Ordering::SeqCst) == shown
+            {
                 if let Some(index) = copy.as_deref() {
                     look(index);
                 }
@@ -230,5 +233,83 @@ impl Subject for Message {
 
     fn attribute_count(&self) -> u64 {
         Message::attributes(self).len() as u64
+    }
+}
+
+#[cfg(all(test, siftbus_loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::AtomicBool;
+
+    fn filter(text: &str) -> Normal {
+        Filter::parse(text).expect("a filter").normal()
+    }
+
+    /// What stands under one value: both filters have the same key.
+    const FIRST: &str = "attributes.k = \"x\" AND NOT attributes:gone";
+    const SECOND: &str = "attributes.k = \"x\"";
+
+    /// One posting, to which a filter comes and from which one goes while a message is looked up:
+    /// what is there before the look and after it is found, what is not is not, and nothing that
+    /// was seen to come or go does so again (LIB-200).
+    #[test]
+    fn insert_and_remove_against_a_look_up() {
+        loom::model(|| {
+            let matcher = Arc::new(Matcher::new(7));
+            matcher.insert(&mut matcher.registry(), filter(FIRST), 1);
+            let (came, went) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+            let changes = {
+                let (matcher, came, went) =
+                    (Arc::clone(&matcher), Arc::clone(&came), Arc::clone(&went));
+                loom::thread::spawn(move || {
+                    matcher.insert(&mut matcher.registry(), filter(SECOND), 2);
+                    came.store(true, Ordering::SeqCst);
+                    matcher.remove(&mut matcher.registry(), &filter(FIRST));
+                    went.store(true, Ordering::SeqCst);
+                })
+            };
+            let message = Message::new("").with_attribute("k", "x");
+            let look = || {
+                let (has_come, has_gone) =
+                    (came.load(Ordering::SeqCst), went.load(Ordering::SeqCst));
+                let mut found = Vec::new();
+                matcher.matching_one(&message, |value| found.push(value));
+                found.sort_unstable();
+                assert!(matches!(found[..], [1] | [1, 2] | [2]), "{found:?}");
+                assert!(!has_come || found.contains(&2), "it was there before the look");
+                assert!(!has_gone || !found.contains(&1), "it was gone before the look");
+                found
+            };
+            let (earlier, later) = (look(), look());
+            assert!(!earlier.contains(&2) || later.contains(&2), "it came and was missed");
+            assert!(earlier.contains(&1) || !later.contains(&1), "it went and came back");
+            changes.join().expect("it ends");
+            assert_eq!(look(), [2]);
+        });
+    }
+
+    /// Two who change one posting do not lose each other's change, nor does a look wait for ever.
+    #[test]
+    fn two_changes_of_one_posting() {
+        loom::model(|| {
+            let matcher = Arc::new(Matcher::new(7));
+            matcher.insert(&mut matcher.registry(), filter(FIRST), 1);
+            let other = {
+                let matcher = Arc::clone(&matcher);
+                loom::thread::spawn(move || {
+                    matcher.remove(&mut matcher.registry(), &filter(FIRST));
+                })
+            };
+            matcher.insert(&mut matcher.registry(), filter(SECOND), 2);
+            other.join().expect("it ends");
+            let message = Message::new("").with_attribute("k", "x");
+            // Both copies took both changes: a further one shows the other copy.
+            for _ in 0..2 {
+                let mut found = Vec::new();
+                matcher.matching_one(&message, |value| found.push(value));
+                assert_eq!(found, [2]);
+                matcher.insert(&mut matcher.registry(), filter("attributes:other"), 3);
+            }
+        });
     }
 }
