@@ -207,6 +207,13 @@ impl EventSource {
         }
     }
 
+    /// As `send`, for an event that is not worth making if nobody sees it.
+    pub(crate) fn send_with(&self, event: impl FnOnce() -> Event) {
+        if self.has_listeners() || cfg!(feature = "tracing") {
+            self.send(event());
+        }
+    }
+
     /// A new listener; one that hears nothing if the bus is closed.
     pub(crate) fn listen(&self, closed: bool) -> Events {
         self.listeners.fetch_add(1, crate::sync::Ordering::SeqCst);

@@ -280,7 +280,8 @@ impl Subscription {
         if !self.shared.delete() {
             return Err(self.shared.admin_error(End::Deleted));
         }
-        core.events.send(Event::SubscriptionDeleted { subscription: self.name().to_owned() });
+        let deleted = || Event::SubscriptionDeleted { subscription: self.name().to_owned() };
+        core.events.send_with(deleted);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use siftbus::{Bus, Filter, SubscriptionConfig, Topic, TopicConfig};
 
 use crate::filtered::{MESSAGES, conjunction, filtered, messages, spread, unknown, value};
-use crate::measure::{Sample, one_thread, race, wall};
+use crate::measure::{Contestant, Sample, one_thread, race, wall};
 use crate::peers;
 use crate::table::{Goal, Line, Table};
 
@@ -100,8 +100,33 @@ pub(crate) fn equality(table: &mut Table) {
             stretch: Goal::Shown,
         });
     }
+    thousand(table);
     scanned(table);
     million(table);
+}
+
+/// A thousand filters against ten.
+fn thousand(table: &mut Table) {
+    let filter = |number| Filter::eq("correlid", &value(number));
+    let [many, ten, none] = [1_000, 10, 0].map(|count| filtered(count, filter));
+    let asked = messages(unknown, "kind");
+    for (form, batch) in [("one at a time", 1), ("batches of 100", 100)] {
+        let contestants = [&many, &ten, &none].map(|topic| -> Contestant<'_> {
+            let asked = &asked;
+            Box::new(move || topic.publish(asked, batch))
+        });
+        let results = race(31, contestants.into());
+        let (at_many, at_ten) = (results.difference(0, 2), results.difference(1, 2));
+        table.add(Line {
+            row: "8",
+            what: format!("1,000 filters against 10, k = X, no hit, {form}"),
+            ours: format!("{at_many:.1} ns more"),
+            peer: format!("{at_ten:.1} ns more"),
+            judged: at_many / at_ten.max(1.0),
+            goal: Goal::AtMost(1.3),
+            stretch: Goal::Shown,
+        });
+    }
 }
 
 pub(crate) fn residual(table: &mut Table) {
@@ -178,6 +203,27 @@ pub(crate) fn create(table: &mut Table) {
         judged: results.nanos(0) / 1e3,
         goal: Goal::AtMost(2.0),
         stretch: Goal::AtMost(1.0),
+    });
+    table.add(Line {
+        row: "11",
+        what: "all 10,000 together".into(),
+        ours: format!("{:.1} ms", results.nanos(0) * 1e4 / 1e6),
+        peer: String::new(),
+        judged: results.nanos(0) * 1e4 / 1e6,
+        goal: Goal::AtMost(20.0),
+        stretch: Goal::Shown,
+    });
+    let topic = filtered(100_000, |number| Filter::eq("correlid", &value(number)));
+    let stats = topic.topic.filter_stats();
+    let bytes = stats.memory_bytes as f64 / stats.filters as f64;
+    table.add(Line {
+        row: "11",
+        what: "memory of the index for a filter, both copies, at 100,000".into(),
+        ours: format!("{bytes:.0} bytes"),
+        peer: String::new(),
+        judged: bytes,
+        goal: Goal::AtMost(450.0),
+        stretch: Goal::AtMost(200.0),
     });
 }
 

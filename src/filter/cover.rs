@@ -48,7 +48,7 @@ pub(super) enum Route {
 
 /// Where a filter is filed, and what has to be checked once it was found there.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     pub(super) route: Route,
     /// `None`: found is matched.
     pub(super) residual: Option<Normal>,
@@ -125,6 +125,9 @@ impl Cover {
     /// The cheapest cover of a conjunction: that of a term, or of an interval that two terms make;
     /// and the place of the term, or of the first of the two.
     fn cheapest(terms: &[Normal], cost: &mut impl FnMut(&Key) -> u64) -> Option<(usize, Self)> {
+        if let [only] = terms {
+            return Self::of(only, cost).map(|cover| (0, cover));
+        }
         let single = terms.iter().map(|term| Self::of(term, cost)).enumerate();
         let single = single.filter_map(|(term, cover)| Some((term, cover?)));
         let best = single.min_by_key(|(_, cover)| cover.rank());
@@ -144,26 +147,27 @@ impl Cover {
         if !literal.holds {
             return None;
         }
+        let key = |part| Key { field: literal.field.clone(), part };
         let head = |text: &str| match text {
             "" => Part::Present,
             text => Part::Prefix(text.into()),
         };
-        let (parts, is_exact) = match &literal.test {
-            Test::Has => (vec![Part::Present], true),
-            Test::Eq(value) => (vec![Part::Equal(value.clone())], true),
-            Test::Prefix(prefix) => (vec![Part::Prefix(prefix.clone())], true),
-            Test::Suffix(suffix) => (vec![Part::Suffix(suffix.clone())], true),
-            Test::Number(relation, number) => (ranges(*relation, *number), false),
-            Test::Glob(glob) => (vec![head(&glob.head())], false),
-            Test::Subject(pattern) => (vec![head(subject_head(pattern))], false),
-            Test::Contains(_) | Test::IgnoreCase(_) | Test::Network(_) => {
-                (vec![Part::Present], false)
+        let (part, is_exact) = match &literal.test {
+            Test::Has => (Part::Present, true),
+            Test::Eq(value) => (Part::Equal(value.clone()), true),
+            Test::Prefix(prefix) => (Part::Prefix(prefix.clone()), true),
+            Test::Suffix(suffix) => (Part::Suffix(suffix.clone()), true),
+            Test::Number(relation, number) => {
+                let keys = ranges(*relation, *number).into_iter().map(key).collect();
+                return Some(Self::of_keys(keys, false, cost));
             }
+            Test::Glob(glob) => (head(&glob.head()), false),
+            Test::Subject(pattern) => (head(subject_head(pattern)), false),
+            Test::Contains(_) | Test::IgnoreCase(_) | Test::Network(_) => (Part::Present, false),
             // Simplification leaves none of these.
             Test::Ne(_) | Test::In(_) => return None,
         };
-        let key = |part| Key { field: literal.field.clone(), part };
-        Some(Self::of_keys(parts.into_iter().map(key).collect(), is_exact, cost))
+        Some(Self::of_keys(vec![key(part)], is_exact, cost))
     }
 
     /// Cheaper first, then the longer value, which is the rarer one.

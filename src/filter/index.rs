@@ -31,6 +31,7 @@ use self::fields::Fields;
 use self::keys::Keys;
 use self::list::List;
 use self::node::{Filing, ListId, Node, Residual};
+use super::cover::Plan;
 use super::hash::KeyedHash;
 use super::normal::{Literal, Normal};
 use super::program::Check;
@@ -108,11 +109,11 @@ impl<T: Copy> FilterIndex<T> {
         counts
     }
 
-    /// Files `value` under a filter that is not there yet; answers its number.
-    pub(crate) fn insert(&mut self, normal: Arc<Normal>, value: T) -> u32 {
+    /// Files `value` under a filter that is not there yet, as it was planned just before; answers
+    /// its number.
+    pub(crate) fn insert(&mut self, normal: Arc<Normal>, plan: Plan, value: T) -> u32 {
         self.version += 1;
         normal.literals(&mut |literal| self.fields.enter(&literal.field));
-        let plan = self.plan(&normal);
         let node = Node { value, is_repeated: false, residual: Residual::Nothing };
         let number = self.nodes.insert(node) as u32;
         let standing = Standing::of(&plan);

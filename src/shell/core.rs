@@ -281,7 +281,7 @@ impl BusCore {
         }
         self.check_still_open()?;
         subscription.schedule_expiry();
-        self.events.send(Event::SubscriptionCreated {
+        self.events.send_with(|| Event::SubscriptionCreated {
             subscription: name.to_string(),
             topic: topic.name.to_string(),
         });

@@ -142,9 +142,15 @@ impl<T: Copy> Matcher<T> {
     /// Adds a filter that is not there yet; answers the version from which on it is.
     pub(crate) fn insert(&self, registry: &mut Registry<T>, normal: Normal, value: T) -> u64 {
         let normal = Arc::new(normal);
-        let mut added = (0, 0);
+        let (mut added, mut planned) = ((0, 0), None);
         self.change(|index| {
-            let number = index.insert(Arc::clone(&normal), value);
+            // Made once: both copies have the same history.
+            let plan = planned.take().unwrap_or_else(|| {
+                let plan = index.plan(&normal);
+                planned = Some(plan.clone());
+                plan
+            });
+            let number = index.insert(Arc::clone(&normal), plan, value);
             added = (number, index.version());
         });
         let (number, version) = added;

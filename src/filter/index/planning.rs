@@ -10,8 +10,8 @@ use crate::filter::cover::{Key, Part, Plan, Route};
 use crate::filter::normal::Normal;
 
 impl<T: Copy> FilterIndex<T> {
-    /// Chooses where a filter stands.
-    pub(super) fn plan(&self, normal: &Normal) -> Plan {
+    /// Chooses where a filter stands. Copies with the same history choose the same.
+    pub(crate) fn plan(&self, normal: &Normal) -> Plan {
         let mut plan = Plan::new(normal, &mut |key| self.cost(key));
         if let Route::Keys(keys) = &mut plan.route {
             // Lengths that this filter adds, as (suffix, length) of a field.

@@ -96,7 +96,8 @@ impl Pair {
         let filter = Filter::parse_extended(text).unwrap_or_else(|e| panic!("{text}: {e:#}"));
         let normal = filter.normal();
         if self.filters.iter().all(|(.., other)| *other != normal) {
-            let number = self.index.insert(Arc::new(normal.clone()), self.next);
+            let plan = self.index.plan(&normal);
+            let number = self.index.insert(Arc::new(normal.clone()), plan, self.next);
             self.filters.push((number, self.next, filter, normal));
             self.next += 1;
         }
@@ -378,7 +379,8 @@ fn kinds_are_told_apart() {
     ] {
         let normal = Filter::parse_extended(text).unwrap().normal();
         let mut index = FilterIndex::new(0);
-        let number = index.insert(Arc::new(normal), ());
+        let plan = index.plan(&normal);
+        let number = index.insert(Arc::new(normal), plan, ());
         assert_eq!(index.filings[number as usize].standing, expected, "{text}");
     }
 }
