@@ -1,7 +1,7 @@
 //! The short way: fresh messages handed out and acknowledged while nothing is out of the ordinary.
 //!
-//! No filter, no keys in order, no redelivery, nobody who waits, nothing due: what has to be true
-//! for that is worked out once, at the end of a call that went the long way, and kept as a
+//! No filter, no keys in order, no redelivery, at most one who waits, nothing due: what has to be
+//! true for that is worked out once, at the end of a call that went the long way, and kept as a
 //! [`Lane`]. Whoever takes the lock otherwise closes it, so that no rule has to know of it. What
 //! the short way cannot do it leaves to the long one.
 
@@ -33,6 +33,17 @@ impl Lane {
     }
 }
 
+impl State {
+    /// The short way tells nobody of what it leaves behind. One who waits alone needs no word: it
+    /// is told of each publish, and there is nobody else.
+    #[inline]
+    pub(super) fn close_lane_if_many_wait(&mut self) {
+        if self.waiters.len() > 1 {
+            self.lane.close();
+        }
+    }
+}
+
 impl SubscriptionShared {
     /// Opens the lane if nothing but what a publish brings can change anything for the next call.
     #[inline]
@@ -45,7 +56,7 @@ impl SubscriptionShared {
             && state.faults.is_none()
             && state.history.is_none()
             && !state.blocks
-            && state.waiters.is_empty()
+            && state.waiters.len() <= 1
             && !state.has_lapses_to_report()
             && state.broker.has_only_fresh();
         if is_plain {
@@ -97,6 +108,15 @@ impl SubscriptionShared {
         batch.runs.push(Leased { slot: slot as u16, ..Leased::run(first, count as u32, 1, 1) });
         state.last_activity = state.last_activity.max(reading.now);
         Some(batch)
+    }
+
+    /// Whether the short way is open and there is nothing to hand out.
+    #[inline]
+    pub(super) fn is_lane_empty(&self, state: &State, request: &Request, reading: Reading) -> bool {
+        state.lane.is_open(reading.now)
+            && request.is_plain()
+            && !self.core.budget.is_pressed()
+            && state.broker.cursor() == self.view.head()
     }
 
     /// Acknowledges a batch of one run as far as its leases are in force; what is left of it is

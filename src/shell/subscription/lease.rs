@@ -49,8 +49,23 @@ impl SubscriptionShared {
         let most = request.max_messages.min(self.core.limits.pull_messages);
         let mut state = self.state.lock();
         match self.lease_in_lane(&mut state, request, most, reading) {
+            Some(batch) if ticket.is_none() => Ok(Leased::Batch(batch)),
+            Some(batch) => {
+                let mut effects = Effects::default();
+                self.leave_line(&mut state, ticket, &mut effects);
+                drop(state);
+                effects.run();
+                Ok(Leased::Batch(batch))
+            }
+            None if waker.is_some() && self.is_lane_empty(&state, request, reading) => {
+                state.touch(reading.now);
+                let mut effects = Effects::default();
+                let waits = self.stand_in_line(&mut state, request, ticket, waker, &mut effects);
+                drop(state);
+                effects.run();
+                Ok(if waits { Leased::Waiting } else { Leased::Nothing })
+            }
             None => self.lease_in_rounds(state, request, most, reading, ticket, waker),
-            Some(batch) => Ok(Leased::Batch(batch)),
         }
     }
 
@@ -236,6 +251,7 @@ impl SubscriptionShared {
         if state.waiters.wait(ticket, request.place(), waker, &mut effects.old_waker) {
             self.core.wakes_ended(1);
         }
+        state.close_lane_if_many_wait();
         self.register(state);
         self.observe(state);
         // Looked at after registering, as a publisher looks at the flag after the head is set.
@@ -343,7 +359,8 @@ impl SubscriptionShared {
 
     /// A publish has put something into the view; `listener` is what the view had of this.
     pub(crate) fn messages_arrived(&self, listener: Weak<Self>, effects: &mut Effects) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
+        state.close_lane_if_many_wait();
         state.is_registered = false;
         state.listener = Some(listener);
         let trim = state.not_before.is_some() && self.skip_what_came_early(&mut state);
