@@ -3,13 +3,15 @@
 //! On a manual clock; endpoints wait for the clock or for the test, never for real time.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use siftbus::{
-    AdminError, Bus, Clock, Code, Failure, ManualClock, PUSH_WINDOW, PullError, Push, PushOptions,
-    Received, Subscription, SubscriptionConfig, SubscriptionUpdate, Topic, TopicConfig,
+    AdminError, Bus, Clock, Code, Failure, ManualClock, Message, PUSH_WINDOW, PullError, Push,
+    PushOptions, Received, Subscription, SubscriptionConfig, SubscriptionUpdate, Topic,
+    TopicConfig,
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -213,6 +215,78 @@ async fn a_failed_push_counts_as_an_attempt() {
         seen.push(attempt);
     }
     assert_eq!(seen, [1, 2, 3], "PUSH-18");
+}
+
+/// Messages of three keys; the second of `a` fails at first.
+#[tokio::test]
+async fn of_a_key_one_push_is_under_way_and_nothing_overtakes() {
+    let w = World::new().await;
+    let config = SubscriptionConfig::new().message_ordering(true);
+    let ordered = w.topic.subscribe("ordered", config).await.unwrap();
+    let (let_go, seen) = (Arc::new(Semaphore::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let most = Arc::new(Mutex::new(BTreeMap::<String, usize>::new()));
+    let push = {
+        let (let_go, seen, running) = (Arc::clone(&let_go), Arc::clone(&seen), Arc::clone(&most));
+        ordered.push_to(move |received: Received| {
+            let key = received.message().ordering_key().to_owned();
+            let text = String::from_utf8(received.data().to_vec()).unwrap();
+            let (let_go, running) = (Arc::clone(&let_go), Arc::clone(&running));
+            let now =
+                *running.lock().unwrap().entry(key.clone()).and_modify(|n| *n += 1).or_insert(1);
+            assert_eq!(now, 1, "PUSH-27, ORD-9: {key}");
+            seen.lock().unwrap().push(text.clone());
+            async move {
+                let_go.acquire().await?.forget();
+                running.lock().unwrap().insert(key, 0);
+                match (text.as_str(), received.attempt()) {
+                    ("a1", 1) => Err(Failure::retry("down")),
+                    _ => Ok(()),
+                }
+            }
+        })
+    };
+    let push = push.unwrap();
+    for n in 0..4 {
+        for key in ["a", "b", "c"] {
+            let message = Message::new(format!("{key}{n}")).with_ordering_key(key);
+            w.topic.publish(message).await.unwrap();
+        }
+    }
+    for _ in 0..40 {
+        let_go.add_permits(1);
+        w.advance(200 * MILLI).await;
+    }
+    let stats = push.stats();
+    assert_eq!((stats.succeeded, stats.failed, ordered.stats().backlog), (12, 1, 0));
+    let seen = seen.lock().unwrap();
+    let of = |key: &str| -> Vec<_> { seen.iter().filter(|text| text.starts_with(key)).collect() };
+    assert_eq!(of("a"), ["a0", "a1", "a1", "a2", "a3"], "ORD-7: nothing overtakes");
+    assert_eq!(of("b"), ["b0", "b1", "b2", "b3"], "PUSH-27");
+    assert_eq!(of("c"), ["c0", "c1", "c2", "c3"], "PUSH-27");
+}
+
+/// The ack deadline of the moment is the time for an answer, and the lease outlasts it.
+#[tokio::test]
+async fn an_updated_ack_deadline_counts_for_the_next_push() {
+    let w = World::new().await;
+    let endpoint = Endpoint::new();
+    let push = endpoint.attach(&w.worker, PushOptions::new());
+    w.publish(1).await;
+    let longer = SubscriptionUpdate::new().ack_deadline(30 * SECOND);
+    w.worker.update(longer).await.unwrap();
+    w.advance(10 * SECOND).await;
+    assert_eq!(push.stats().timed_out, 1, "PUSH-5: what was under way keeps its time");
+    assert!(w.worker.try_pull(1).unwrap().ack_all().done == 1, "LIB-306: given back at once");
+    w.publish(1).await;
+    w.advance(SECOND).await;
+    assert_eq!((endpoint.calls(), push.stats().in_flight), (2, 1));
+    for _ in 0..28 {
+        w.advance(SECOND).await;
+        assert_eq!(w.worker.try_pull(1).unwrap().len(), 0, "PUSH-5: it is leased");
+    }
+    assert_eq!((push.stats().timed_out, push.stats().in_flight), (1, 1), "PUSH-5, PUSH-19");
+    w.advance(2 * SECOND).await;
+    assert_eq!(push.stats().timed_out, 2, "PUSH-5, PUSH-19");
 }
 
 #[tokio::test]

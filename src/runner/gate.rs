@@ -215,16 +215,16 @@ impl State {
 }
 
 impl Permit<'_> {
-    /// The worker has a delivery now.
-    pub(crate) fn run(&mut self) {
+    /// The worker has a delivery now. Answers how many do.
+    pub(crate) fn run(&mut self) -> usize {
         self.is_running = true;
-        self.gate.running.fetch_add(1, Ordering::Relaxed);
+        self.gate.running.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// The worker has answered for its delivery, and may take another one.
     pub(crate) fn rest(&mut self) {
         if std::mem::take(&mut self.is_running) {
-            self.gate.running.fetch_sub(1, Ordering::Relaxed);
+            self.gate.running.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }

@@ -40,8 +40,8 @@ struct Shared {
     subscription: Subscription,
     gate: Gate,
     tasks: Mutex<JoinSet<()>>,
-    /// Tasks that have no delivery.
-    idle: AtomicUsize,
+    /// Tasks that were started; none ends before the runner does.
+    started: AtomicUsize,
     max_tasks: usize,
     runtime: Handle,
     ended: watch::Sender<Option<PullError>>,
@@ -60,7 +60,7 @@ impl Runner {
             subscription: subscription.clone(),
             gate: Gate::new(&subscription.shared().core, pace),
             tasks: Mutex::new(JoinSet::new()),
-            idle: AtomicUsize::new(0),
+            started: AtomicUsize::new(0),
             max_tasks,
             runtime,
             ended: watch::Sender::new(None),
@@ -106,12 +106,18 @@ impl Drop for Runner {
 }
 
 impl Shared {
+    /// Whether every task has a delivery, and there may be one more.
+    fn is_another_needed(&self, running: usize) -> bool {
+        let started = self.started.load(Ordering::SeqCst);
+        running >= started && started < self.max_tasks
+    }
+
     fn add_task(self: &Arc<Self>, work: &Arc<impl Work>) {
         let mut tasks = self.tasks.lock();
         if self.gate.is_stopping() || tasks.len() >= self.max_tasks {
             return;
         }
-        self.idle.fetch_add(1, Ordering::SeqCst);
+        self.started.fetch_add(1, Ordering::SeqCst);
         tasks.spawn_on(take_turns(Arc::clone(self), Arc::clone(work)), &self.runtime);
     }
 
@@ -138,13 +144,12 @@ async fn take_turns<W: Work>(shared: Arc<Shared>, work: Arc<W>) {
     while let Some(mut permit) = shared.gate.enter(held.take()).await {
         match shared.take(W::IS_PUSH).await {
             Ok(Some(delivery)) => {
-                permit.run();
-                if shared.idle.fetch_sub(1, Ordering::SeqCst) == 1 {
+                let running = permit.run();
+                if shared.is_another_needed(running) {
                     shared.add_task(&work);
                 }
                 work.work(delivery, &shared.gate).await;
                 permit.rest();
-                shared.idle.fetch_add(1, Ordering::SeqCst);
             }
             Ok(None) => {}
             Err(error) => {
