@@ -34,12 +34,14 @@ impl Memory {
         }
         let third = self.samples.len() / 3;
         let highest = |samples: &[u64]| samples.iter().copied().max().unwrap_or_default();
-        let (early, late) =
-            (highest(&self.samples[..third]), highest(&self.samples[self.samples.len() - third..]));
+        let (rest, late) = self.samples.split_at(self.samples.len() - third);
+        let (early, middle) = rest.split_at(third);
+        let [early, middle, late] = [early, middle, late].map(highest);
         let shown = |bytes: u64| bytes as f64 / MEBIBYTE as f64;
         println!(
-            "memory: highest after warm-up {:.1} MiB in the first third, {:.1} MiB in the last",
+            "memory: highest after warm-up, by thirds: {:.1}, {:.1}, {:.1} MiB",
             shown(early),
+            shown(middle),
             shown(late)
         );
         let most = early + early / 5 + 8 * MEBIBYTE;
