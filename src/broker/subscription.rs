@@ -411,6 +411,11 @@ impl SubscriptionState {
             }
         };
         if now < due {
+            if phase != Phase::Leased && self.is_over(index, now, backlog) {
+                // It was looked at early for this: its key need not wait for it (LIB-373).
+                self.ledger.expired += 1;
+                return self.drop_expired(index, backlog);
+            }
             // The deadline was extended: file it where it belongs now (L13).
             self.deadlines.add(Run { due, first: index, len: 1 });
             return;
@@ -523,12 +528,16 @@ impl SubscriptionState {
                 break;
             }
             let fresh = self.window.cursor() < head;
-            let Some(leased) = (if fresh && (self.redelivered_last || self.deliverable == 0) {
-                Some(self.lease_next_fresh(options))
-            } else {
-                self.lease_next_ready(options, backlog, &mut work)
-            }) else {
-                break;
+            let wants_fresh = fresh && (self.redelivered_last || self.deliverable == 0);
+            let again = match wants_fresh {
+                true => None,
+                false => self.lease_next_ready(options, backlog, &mut work),
+            };
+            let leased = match again {
+                Some(leased) => leased,
+                // All that was ready may have been over (LIB-370).
+                None if fresh && work > 0 => self.lease_next_fresh(options),
+                None => break,
             };
             if options.owner != 0 || options.max_bytes != u64::MAX {
                 let size = backlog.meta(leased.index).map_or(0, |meta| meta.size);

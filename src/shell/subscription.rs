@@ -384,6 +384,9 @@ impl SubscriptionShared {
     /// if the new one is longer (LS-15).
     pub(crate) fn set_retention(&self, retention: Span, reading: Reading) {
         let mut state = self.lock();
+        while retention > state.retention && state.is_scanning() {
+            self.look_back(&mut state, usize::MAX, reading.now);
+        }
         let head = self.head(&state);
         let (broker, mut reader) = self.reader(&mut state);
         while broker.advance(reading.now, head, &mut reader) {}

@@ -636,6 +636,8 @@ impl TopicShared {
         }
         let config = update.applied_to(&state.config);
         config.check(&self.core.limits)?;
+        // What was past the old retention does not come back by a longer one (RET-8).
+        state.drop_retained(reading.now);
         let forgotten = state.configure(config.clone(), self.core.seed);
         state.spread_retention(reading);
         self.apply_changes(&mut state, &mut effects);
@@ -652,6 +654,7 @@ impl TopicShared {
         let mut effects = Effects::default();
         let mut state = self.lock();
         let config = subscription.config();
+        state.drop_retained(reading.now);
         if state.subscriptions.contains_key(&subscription.incarnation) {
             state.retain_acked(subscription, &config);
         }

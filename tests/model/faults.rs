@@ -21,6 +21,7 @@ impl Run {
             Fault::Duplicate => faults.duplicate_deliveries(1),
         }
         let came = in_short(delivery.ack().outcome());
+        self.settle_doubt(slot, incarnation, lease, came);
         let (expected, struck) = self.naive.faulty_ack(slot, incarnation, lease, fault);
         assert_eq!(came, expected, "an ack with {fault:?}: bus, reference");
         let after = faults.injected();

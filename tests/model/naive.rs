@@ -83,8 +83,24 @@ pub(crate) struct Naive {
     /// From which place of its log on the topic keeps what is acknowledged (RET-2).
     retained_from: Option<usize>,
     pub(crate) snapshots: BTreeMap<u64, Snapshot>,
+    /// What waits to be published, in order of acceptance: when it is due, its id, what it is.
+    pub(crate) waiting: Vec<(u64, u64, Draft)>,
+    /// The topic's deduplication window, and what was accepted lately: key, id, when.
+    window: Option<u64>,
+    accepted: Vec<(u64, u64, u64)>,
     /// Dead letters of subscriptions that have expired since, until somebody looks.
     dead_of_gone: BTreeMap<usize, Vec<u64>>,
+}
+
+/// What a publisher gives.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) attribute: Option<u64>,
+    pub(crate) key: Option<u64>,
+    /// For how long it lives (LIB-370).
+    pub(crate) ttl: Option<u64>,
+    /// What makes it the same as another one (LIB-381).
+    pub(crate) idempotency: Option<u64>,
 }
 
 /// What was published.
@@ -92,8 +108,7 @@ pub(crate) struct Naive {
 pub(crate) struct Entry {
     id: u64,
     pub(crate) published: u64,
-    attribute: Option<u64>,
-    key: Option<u64>,
+    draft: Draft,
 }
 
 /// SNP-1: what was unacknowledged, and all from a place of the log on.
@@ -141,6 +156,8 @@ pub(crate) struct Subscription {
 struct Message {
     id: u64,
     published: u64,
+    /// When its own time to live is over.
+    expires: u64,
     key: Option<u64>,
     attempts: u32,
     hand_outs: u32,
@@ -176,8 +193,12 @@ impl Naive {
     /// Moves the clock and lets happen what the new moment brings.
     pub(crate) fn advance(&mut self, by: u64) {
         let end = self.now + by;
-        while let Some(next) = self.ends().into_iter().find(|at| (self.now..=end).contains(at)) {
+        loop {
+            let dues = self.waiting.iter().map(|(due, ..)| *due);
+            let next = self.ends().into_iter().chain(dues).filter(|at| *at >= self.now).min();
+            let Some(next) = next.filter(|at| *at <= end) else { break };
             self.now = next;
+            self.publish_what_is_due();
             self.catch_up();
         }
         self.now = end;
@@ -189,11 +210,62 @@ impl Naive {
         self.topics += 1;
         self.logs.insert(self.topics, Vec::new());
         self.retained_from = retention.map(|_| 0);
+        (self.window, self.accepted) = (None, Vec::new());
+    }
+
+    /// LIB-381, LIB-382: without a window what was accepted is forgotten.
+    pub(crate) fn set_window(&mut self, window: Option<u64>) {
+        self.window = window;
+        if window.is_none() {
+            self.accepted.clear();
+        }
+    }
+
+    pub(crate) fn window(&self) -> Option<u64> {
+        self.window
+    }
+
+    /// LIB-381: the id under which the same was accepted less than the window ago.
+    pub(crate) fn is_known(&self, draft: Draft) -> Option<u64> {
+        let (window, key) = (self.window?, draft.idempotency?);
+        let last = self.accepted.iter().rev().find(|(known, ..)| *known == key);
+        last.filter(|(.., at)| self.now < at + window).map(|(_, id, _)| *id)
+    }
+
+    fn accept(&mut self, id: u64, draft: Draft) {
+        if let (Some(_), Some(key)) = (self.window, draft.idempotency) {
+            self.accepted.push((key, id, self.now));
+        }
+    }
+
+    /// LIB-375: it has its id now, and is in no backlog before it is due.
+    pub(crate) fn publish_later(&mut self, due: u64, id: u64, draft: Draft) {
+        self.accept(id, draft);
+        self.waiting.push((due, id, draft));
+    }
+
+    /// LIB-377, LIB-381: it counts for nothing any more. Answers whether it waited.
+    pub(crate) fn withdraw(&mut self, id: u64) -> bool {
+        let waited = self.waiting.len();
+        self.waiting.retain(|(_, waiting, _)| *waiting != id);
+        let was_there = self.waiting.len() < waited;
+        self.accepted.retain(|(_, accepted, _)| !was_there || *accepted != id);
+        was_there
+    }
+
+    /// LIB-375: at one instant in the order of acceptance.
+    fn publish_what_is_due(&mut self) {
+        let now = self.now;
+        let due: Vec<_> = self.waiting.extract_if(.., |(due, ..)| *due <= now).collect();
+        for (_, id, draft) in due {
+            self.append(id, draft);
+        }
     }
 
     /// RES-11: the subscriptions stay, nothing new arrives; the topic's retention ends (L15).
     pub(crate) fn delete_topic(&mut self) {
         self.topic = None;
+        self.waiting.clear(); // LIB-377
         for subscription in self.subscriptions.values_mut() {
             subscription.attached = false;
         }
@@ -207,8 +279,13 @@ impl Naive {
     }
 
     /// PUB-7, FIL-2: every attached subscription whose filter matches; answers how many.
-    pub(crate) fn publish(&mut self, id: u64, attribute: Option<u64>, key: Option<u64>) -> usize {
-        let entry = Entry { id, published: self.now, attribute, key };
+    pub(crate) fn publish(&mut self, id: u64, draft: Draft) -> usize {
+        self.accept(id, draft);
+        self.append(id, draft)
+    }
+
+    fn append(&mut self, id: u64, draft: Draft) -> usize {
+        let entry = Entry { id, published: self.now, draft };
         if let Some(log) = self.logs.get_mut(&self.topics) {
             log.push(entry);
         }
@@ -487,11 +564,42 @@ impl Naive {
         if !self.subscriptions.get(&slot).is_some_and(has_policy) {
             return self.nack(slot, inc, lease, 0);
         }
-        self.settle(slot, inc, lease, |subscription, at, _| {
-            subscription.dead.push(subscription.messages[at].id);
+        self.settle(slot, inc, lease, |subscription, at, now| {
+            // LIB-372: what is over is not forwarded.
+            if !subscription.messages[at].is_over(now) {
+                subscription.dead.push(subscription.messages[at].id);
+            }
             subscription.remove(at);
             Outcome::Done
         })
+    }
+
+    /// LIB-370: whether the message that a lease names had lapsed before its time to live was over,
+    /// so that it may be there or not.
+    pub(crate) fn is_doubtful(&self, slot: usize, incarnation: u64, lease: Lease) -> bool {
+        let subscription = self.subscriptions.get(&slot);
+        subscription.filter(|s| s.incarnation == incarnation).is_some_and(|subscription| {
+            let at = subscription.alive(lease);
+            at.is_some_and(|at| subscription.messages[at].is_doubtful(self.now))
+        })
+    }
+
+    /// It was not there.
+    pub(crate) fn drop_doubtful(&mut self, slot: usize, lease: Lease) {
+        if let Some(subscription) = self.subscriptions.get_mut(&slot) {
+            subscription.messages.retain(|message| message.id != lease.message);
+            subscription.finish_provisional();
+        }
+    }
+
+    /// LIB-371: what is over goes once it is the oldest.
+    pub(crate) fn look(&mut self) {
+        let now = self.now;
+        for subscription in self.subscriptions.values_mut() {
+            while subscription.messages.first().is_some_and(|oldest| oldest.is_doubtful(now)) {
+                subscription.remove(0);
+            }
+        }
     }
 
     /// Settles by an id, if it is alive.
@@ -541,9 +649,14 @@ impl Naive {
         dead
     }
 
-    pub(crate) fn counts(&self, slot: usize) -> Option<Counts> {
-        let mut counts = Counts::default();
+    /// What must be there, and how much more may be: what is over and was not come to yet.
+    pub(crate) fn counts(&self, slot: usize) -> Option<(Counts, u64)> {
+        let (mut counts, mut doubtful) = (Counts::default(), 0);
         for message in &self.subscriptions.get(&slot)?.messages {
+            if message.is_doubtful(self.now) {
+                doubtful += 1;
+                continue;
+            }
             counts.backlog += 1;
             match message.state {
                 State::Ready | State::Lapsed => counts.ready += 1,
@@ -552,7 +665,7 @@ impl Naive {
                 State::Leased { .. } => counts.outstanding += 1,
             }
         }
-        Some(counts)
+        Some((counts, doubtful))
     }
 
     /// The ends of leases and delays that lie ahead, earliest first.
@@ -575,7 +688,11 @@ impl Naive {
         let topic = self.topic.flatten();
         let subscriptions = self.subscriptions.values();
         let mut expiries: Vec<u64> = subscriptions
-            .flat_map(|s| s.messages.iter().map(move |m| m.published + s.keeps_for(topic)))
+            .flat_map(|s| {
+                let retention = move |m: &Message| m.published + s.keeps_for(topic);
+                s.messages.iter().map(move |m| retention(m).min(m.expires))
+            })
+            .filter(|at| *at >= self.now)
             .collect();
         expiries.sort_unstable();
         expiries
@@ -626,10 +743,19 @@ impl Naive {
             let keeps_for = subscription.keeps_for(topic);
             subscription.messages.retain(|message| now < message.published + keeps_for); // LS-15
             subscription.finish_provisional();
+            while subscription.messages.first().is_some_and(|oldest| oldest.is_doubtful(now)) {
+                subscription.remove(0);
+            }
             for id in subscription.messages.iter().map(|message| message.id).collect::<Vec<_>>() {
                 let at = subscription.messages.iter().position(|message| message.id == id);
                 let Some(at) = at else { continue };
                 match subscription.messages[at].state {
+                    // LIB-373: its key does not wait for its delay.
+                    State::Delayed { .. } | State::BackingOff { .. }
+                        if subscription.messages[at].is_over(now) =>
+                    {
+                        subscription.remove(at);
+                    }
                     State::Leased { until } if until <= now => {
                         subscription.lapse(at, until, now); // LS-7
                     }
@@ -679,7 +805,7 @@ impl Subscription {
 
     /// FIL-2.
     fn takes(&self, entry: &Entry) -> bool {
-        self.filter.is_none() || self.filter == entry.attribute
+        self.filter.is_none() || self.filter == entry.draft.attribute
     }
 
     fn goes_at(&self) -> Option<u64> {
@@ -795,6 +921,9 @@ impl Subscription {
     /// A delivery has failed: away with it (DLQ-4), or again after its delay (RTY-3).
     fn fail(&mut self, at: usize, lapsed: bool, failed_at: u64, wish: Option<u64>, now: u64) {
         self.rewind(at);
+        if self.messages[at].is_over(now) {
+            return self.remove(at); // LIB-370, LIB-372
+        }
         let attempts = self.messages[at].attempts;
         if self.policies.max_attempts.is_some_and(|max| attempts >= max) {
             self.dead.push(self.messages[at].id);
@@ -842,6 +971,10 @@ impl Subscription {
                 (None, None) => break,
             };
             let comes_again = comes_again(at);
+            if self.messages[at].is_over(now) {
+                self.remove(at); // LIB-371: a hand-out has come to it, and goes on (LIB-373)
+                continue;
+            }
             let message = &mut self.messages[at];
             self.last_was_redelivery = comes_again;
             if let Some(delay) = held_back.take() {
@@ -865,11 +998,22 @@ impl Subscription {
 }
 
 impl Message {
+    /// LIB-370.
+    fn is_over(&self, now: u64) -> bool {
+        self.expires <= now
+    }
+
+    /// Over, and in nobody's hand: it goes as soon as somebody comes to it.
+    fn is_doubtful(&self, now: u64) -> bool {
+        self.is_over(now) && !matches!(self.state, State::Leased { .. } | State::Provisional)
+    }
+
     fn fresh(entry: &Entry) -> Message {
         Message {
             id: entry.id,
             published: entry.published,
-            key: entry.key,
+            expires: entry.draft.ttl.map_or(u64::MAX, |ttl| entry.published + ttl),
+            key: entry.draft.key,
             attempts: 0,
             hand_outs: 0,
             state: State::Ready,

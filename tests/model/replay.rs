@@ -147,7 +147,7 @@ impl Run {
         });
     }
 
-    fn instant(&self, millis: u64) -> SystemTime {
+    pub(crate) fn instant(&self, millis: u64) -> SystemTime {
         self.start + Duration::from_millis(millis)
     }
 }

@@ -1,11 +1,13 @@
-//! Section 13.1: how long messages live (RET). Seek, snapshots and retained acked messages are
-//! not modelled yet.
+//! Section 13.1: how long messages live (RET). What a seek makes of it is in `seek.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use siftbus::{Limits, Outcome, SubscriptionConfig, SubscriptionUpdate, TopicConfig, TopicUpdate};
+use siftbus::{
+    Filter, Limits, Message, Outcome, SubscriptionConfig, SubscriptionUpdate, TopicConfig,
+    TopicUpdate,
+};
 
 use crate::support::{
     DAY, HOUR, MILLI, MINUTE, SECOND, World, drain, manual_bus, nothing_ready, take_one,
@@ -217,6 +219,36 @@ async fn ret_09_a_message_nobody_takes_is_not_kept() {
     topic.publish(Counted::bytes(&freed)).await.unwrap();
     assert_eq!(freed.load(Ordering::SeqCst), 1); // RET-9, PUB-9, L2
     assert_eq!((topic.stats().retained_messages, topic.stats().retained_bytes), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ret_08_what_was_past_its_retention_does_not_come_back_by_a_longer_one() {
+    let topic = TopicConfig::new().retention(SECOND);
+    let w = World::build(Limits::embedded(), topic, SubscriptionConfig::new()).await;
+    let start = w.clock.now();
+    w.publish(&["a"]).await;
+    assert_eq!(drain(&w.worker), ["a"]);
+    w.clock.advance(SECOND);
+    // RET-7: it may still be in memory, but it is past its retention.
+    w.topic.update(TopicUpdate::new().retention(Some(HOUR))).await.unwrap();
+    w.worker.seek(start).await.unwrap();
+    assert!(nothing_ready(&w.worker), "RET-8");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ret_08_nor_does_what_a_seek_has_not_come_to_yet() {
+    let topic = TopicConfig::new().retention(SECOND);
+    let evens = SubscriptionConfig::new().filter(Filter::has("k")).retention(SECOND);
+    let w = World::build(Limits::embedded(), topic, evens).await;
+    let start = w.clock.now();
+    let message = |text| Message::new(text).with_attribute("k", "");
+    w.topic.publish_many(["a", "b"].map(message)).await.unwrap();
+    w.worker.try_pull(2).unwrap().ack_all();
+    w.worker.seek(start).await.unwrap();
+    w.clock.advance(SECOND);
+    // LIB-141: it has not looked through the log yet.
+    w.worker.update(SubscriptionUpdate::new().retention(HOUR)).await.unwrap();
+    assert!(nothing_ready(&w.worker), "RET-8, RET-1");
 }
 
 /// The sweep of RET-7 has a second of the clock's time.

@@ -286,3 +286,49 @@ async fn lib_373_an_ordering_key_goes_on_with_the_next_message() {
     assert_eq!(drain(&w.worker), ["b", "d"], "LIB-373, ORD-7");
     assert_eq!((w.worker.stats().backlog, expired(&w.worker)), (0, 4));
 }
+
+#[tokio::test(start_paused = true)]
+async fn lib_373_a_key_does_not_wait_for_the_delay_of_what_is_over() {
+    let config = SubscriptionConfig::new().message_ordering(true);
+    let retry = siftbus::RetryPolicy::new().minimum_backoff(MINUTE);
+    let w = World::with(config.retry_policy(retry)).await;
+    w.topic.publish("in front").await.unwrap();
+    w.topic.publish(mortal("a", 10 * SECOND).with_ordering_key("k")).await.unwrap();
+    w.topic.publish(Message::new("b").with_ordering_key("k")).await.unwrap();
+    let mut held = take(&w.worker, 2);
+    held[0].set_deadline(HOUR).await.unwrap();
+    held.pop().expect("two were taken").nack().await.unwrap();
+    let mut pull = pin!(w.worker.pull(1));
+    assert!(poll_once(pull.as_mut()).is_pending(), "ORD-11: its key waits with it");
+    w.clock.advance(10 * SECOND - MILLI);
+    assert!(poll_once(pull.as_mut()).is_pending());
+    w.clock.advance(MILLI);
+    let Poll::Ready(batch) = poll_once(pull.as_mut()) else { panic!("LIB-373: it waits on") };
+    assert_eq!(batch.unwrap().iter().next().expect("one").data().as_ref(), b"b", "LIB-373");
+    assert_eq!(expired(&w.worker), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_370_fresh_messages_come_though_all_that_was_given_back_is_over() {
+    let w = World::new().await;
+    w.topic.publish("in front").await.unwrap();
+    w.topic.publish(mortal("a", SECOND)).await.unwrap();
+    let mut held = take(&w.worker, 2);
+    held.pop().expect("two were taken").nack().await.unwrap();
+    w.publish(&["b", "c"]).await;
+    w.clock.advance(SECOND);
+    // PULL-1: at least one is handed out if there is one, and as many as are asked for.
+    assert_eq!(drain(&w.worker), ["b", "c"], "LIB-370");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lib_371_the_oldest_goes_also_if_an_ack_was_lost_on_it() {
+    let w = World::new().await;
+    w.topic.publish(mortal("a", SECOND)).await.unwrap();
+    let held = take_one(&w.worker);
+    w.worker.faults().duplicate_deliveries(1);
+    held.ack().await.unwrap();
+    assert_eq!(w.worker.stats().backlog, 1, "LIB-403");
+    w.clock.advance(SECOND);
+    assert_eq!((w.worker.stats().backlog, expired(&w.worker)), (0, 1), "LIB-371");
+}

@@ -76,7 +76,7 @@ impl SubscriptionState {
         if self.policy.is_exhausted(word.attempts()) {
             self.send_away(index, failure, at, None);
         } else {
-            self.put_back(index, failure, at, not_before, now);
+            self.put_back(index, failure, at, not_before, now, backlog);
         }
         self.settle_key_of(index);
     }
@@ -89,6 +89,7 @@ impl SubscriptionState {
         at: Time,
         not_before: Option<Time>,
         now: Time,
+        backlog: &mut impl Backlog,
     ) {
         // It is no longer in somebody's hand.
         self.front = u64::MAX;
@@ -108,8 +109,16 @@ impl SubscriptionState {
         }
         word.set_phase(later);
         word.set_deadline(due);
-        self.deadlines.add(Run { due, first: index, len: 1 });
+        self.file_delay(index, due, backlog);
         self.delayed += 1;
+    }
+
+    /// The end of a delay, or of the message if that is earlier.
+    pub(super) fn file_delay(&mut self, index: u64, due: Time, backlog: &mut impl Backlog) {
+        let is_mortal = index < self.ttl_below;
+        let meta = if is_mortal { backlog.meta(index) } else { None };
+        let due = meta.map_or(due, |meta| meta.expires.min(due));
+        self.deadlines.add(Run { due, first: index, len: 1 });
     }
 
     /// Puts a message into the outbox.
@@ -142,13 +151,13 @@ impl SubscriptionState {
             // It has failed before, by its lapse: only the id dies and a wish may come on top.
             Phase::Lapsed => {
                 self.leave_ready(id.index);
-                self.give_back_lapsed(id.index, Phase::Delayed, not_before);
+                self.give_back_lapsed(id.index, Phase::Delayed, not_before, backlog);
             }
             Phase::LapsedBackingOff => {
                 self.delayed -= 1;
                 let until = self.window.get(id.index).map(|word| word.deadline());
                 let later = if not_before > until { Phase::Delayed } else { Phase::BackingOff };
-                self.give_back_lapsed(id.index, later, until.max(not_before));
+                self.give_back_lapsed(id.index, later, until.max(not_before), backlog);
             }
             _ => return Settled::Stale,
         }
@@ -156,7 +165,13 @@ impl SubscriptionState {
         Settled::Done
     }
 
-    fn give_back_lapsed(&mut self, index: u64, later: Phase, until: Option<Time>) {
+    fn give_back_lapsed(
+        &mut self,
+        index: u64,
+        later: Phase,
+        until: Option<Time>,
+        backlog: &mut impl Backlog,
+    ) {
         let Some(word) = self.window.get_mut(index) else { return };
         let Some(due) = until else {
             word.set_phase(Phase::Ready);
@@ -164,7 +179,7 @@ impl SubscriptionState {
         };
         word.set_phase(later);
         word.set_deadline(due);
-        self.deadlines.add(Run { due, first: index, len: 1 });
+        self.file_delay(index, due, backlog);
         self.delayed += 1;
         self.settle_key_of(index);
     }
@@ -244,7 +259,7 @@ impl SubscriptionState {
             // A rejection has left later messages of the key alone until now.
             self.rewind(id.index, backlog);
         }
-        self.put_back(id.index, *failure, *failed_at, None, now.max(*failed_at));
+        self.put_back(id.index, *failure, *failed_at, None, now.max(*failed_at), backlog);
         self.settle_key_of(id.index);
         self.bound_hints();
     }

@@ -4,7 +4,7 @@
 //! order, quotas, dead letters and the books need no rules of their own for faults. Which fault is
 //! due is decided in `broker/faults.rs`.
 
-use super::{Backlog, LeaseId, Phase, Run, Settled, SubscriptionState, Word, slot_of};
+use super::{Backlog, LeaseId, Phase, Settled, SubscriptionState, Word, slot_of};
 use crate::time::Time;
 
 impl SubscriptionState {
@@ -50,7 +50,7 @@ impl SubscriptionState {
         word.set_deadline(until);
         let (slot, was_handed_out) = (slot_of(*word), word.generation() > 0);
         self.redeliveries -= u64::from(was_handed_out);
-        self.deadlines.add(Run { due: until, first: id.index, len: 1 });
+        self.file_delay(id.index, until, backlog);
         self.delayed += 1;
         if let Some(slot) = slot {
             // It was the last of its key that was handed out.
@@ -116,6 +116,8 @@ impl SubscriptionState {
             Some(Phase::LapsedBackingOff) => self.delayed -= 1,
             _ => return,
         }
+        // It is no longer in somebody's hand.
+        self.front = u64::MAX;
         if let Some(word) = self.window.get_mut(index) {
             word.set_phase(Phase::Ready);
         }

@@ -199,7 +199,7 @@ impl SubscriptionShared {
         let State { replay: Some(replay), broker, .. } = &mut *state else { return };
         let mut known = replay.head(0).saturating_sub(cursor);
         let directory = self.topic.directory.read();
-        let mut work = MAX_WORK;
+        let (mut work, now) = (MAX_WORK, self.core.latest());
         while work > 0 && known < wanted as u64 {
             work -= 1;
             let Some(scan) = replay.scan() else { break };
@@ -214,9 +214,10 @@ impl SubscriptionShared {
                 continue;
             }
             scan.go_on_at(position + 1);
-            let matches = segment
-                .at(position)
-                .is_some_and(|message| self.view.filter.matches(&message.message));
+            // What is over by its time to live does not come back (LIB-372).
+            let matches = segment.at(position).is_some_and(|message| {
+                message.expires() > now && self.view.filter.matches(&message.message)
+            });
             if matches {
                 replay.add(position);
                 known += 1;
