@@ -324,10 +324,13 @@ async fn lib_370_fresh_messages_come_though_all_that_was_given_back_is_over() {
 #[tokio::test(start_paused = true)]
 async fn lib_371_the_oldest_goes_also_if_an_ack_was_lost_on_it() {
     let w = World::new().await;
+    w.publish(&["in front"]).await;
     w.topic.publish(mortal("a", SECOND)).await.unwrap();
-    let held = take_one(&w.worker);
+    let mut held = take(&w.worker, 2);
+    held.remove(0).ack().await.unwrap();
+    assert_eq!(w.worker.stats().outstanding, 1);
     w.worker.faults().duplicate_deliveries(1);
-    held.ack().await.unwrap();
+    held.remove(0).ack().await.unwrap();
     assert_eq!(w.worker.stats().backlog, 1, "LIB-403");
     w.clock.advance(SECOND);
     assert_eq!((w.worker.stats().backlog, expired(&w.worker)), (0, 1), "LIB-371");
