@@ -26,7 +26,7 @@ impl Run {
         self.texts.to_string()
     }
 
-    /// Looks whether a receipt is for something new (PUB-4), or for what there was before (LIB-381).
+    /// Whether a receipt is for something new (PUB-4), or for what there was before (LIB-381).
     pub(crate) fn accepted(&mut self, receipt: &Receipt, draft: Draft, text: String) -> bool {
         let id = receipt.id().as_u64();
         if let Some(known) = self.naive.is_known(draft) {
