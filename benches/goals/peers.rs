@@ -51,6 +51,32 @@ pub(crate) async fn mpsc_tasks(payload: &Bytes, batches: usize, batch: usize, ah
     consumer.await.unwrap();
 }
 
+/// The least that batches between two tasks cost: a channel of whole batches.
+pub(crate) async fn channel_of_batches(
+    payload: &Bytes,
+    batches: usize,
+    batch: usize,
+    ahead: usize,
+) {
+    let (sender, mut receiver) = mpsc::channel(ahead / batch);
+    let payload = payload.clone();
+    let producer = tokio::spawn(async move {
+        for _ in 0..batches {
+            let messages: Vec<Bytes> = (0..batch).map(|_| payload.clone()).collect();
+            sender.send(messages).await.unwrap();
+        }
+    });
+    let consumer = tokio::spawn(async move {
+        for _ in 0..batches {
+            for message in receiver.recv().await.unwrap() {
+                black_box(message.len());
+            }
+        }
+    });
+    producer.await.unwrap();
+    consumer.await.unwrap();
+}
+
 /// `tokio::sync::mpsc` bounded between two tasks, one message at a time.
 pub(crate) async fn mpsc_tasks_single(payload: &Bytes, messages: usize, ahead: usize) {
     let (sender, mut receiver) = mpsc::channel(ahead);
