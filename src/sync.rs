@@ -124,6 +124,25 @@ mod modelled {
     }
 }
 
+/// A value a cache line away from its neighbours, at any alignment: as [`Padded`] for what is
+/// allocated often, since aligned memory costs several times as much.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct Spaced<T> {
+    before: Line,
+    pub(crate) value: T,
+    after: Line,
+}
+
+/// As much as a cache line holds.
+type Line = [u64; 8];
+
+impl<T> Spaced<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { before: Line::default(), value, after: Line::default() }
+    }
+}
+
 /// A value on cache lines of its own: what one thread writes all the time must not slow down those
 /// who read its neighbours.
 #[derive(Debug, Default)]

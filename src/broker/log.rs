@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use self::live::Weight;
 use super::delayed::Late;
-use super::slots::Tail;
+use super::slots::{Slots, Tail};
 use crate::message::{MessageId, Published};
 use crate::sync::Arc;
 use crate::time::Time;
@@ -145,6 +145,8 @@ pub(crate) struct Held {
 #[derive(Debug, Default)]
 pub(crate) struct TopicLog {
     tail: Option<Tail<Published>>,
+    /// Of segments that went, for the next ones; together no more than one segment may have.
+    spares: Vec<Slots<Published>>,
     /// By base; the tail's account is among them.
     accounts: BTreeMap<u64, Account>,
     tail_bytes: u64,
@@ -232,6 +234,16 @@ impl TopicLog {
     /// Whether some hold keeps whatever is appended next.
     pub(crate) fn keeps_new(&self) -> bool {
         !self.holds.is_empty()
+    }
+
+    /// Slots that a later segment may use. Answers those that are not needed.
+    pub(crate) fn keep(&mut self, slots: Slots<Published>) -> Option<Slots<Published>> {
+        let wanted = self.next_slots.clamp(MIN_SLOTS, MAX_SLOTS);
+        if slots.len() != wanted || (self.spares.len() + 1) * wanted > MAX_SLOTS {
+            return Some(slots);
+        }
+        self.spares.push(slots);
+        None
     }
 
     /// How many messages, and how many bytes of them, may follow before the tail is closed.
@@ -455,7 +467,8 @@ impl TopicLog {
 
     fn open_tail(&mut self) -> &mut Tail<Published> {
         let slots = self.next_slots.clamp(MIN_SLOTS, MAX_SLOTS);
-        let tail = Tail::new(self.head, slots);
+        let spare = self.spares.pop().filter(|spare| spare.len() == slots);
+        let tail = Tail::new(self.head, spare.unwrap_or_else(|| Slots::new(slots)));
         let segment = Arc::clone(tail.segment());
         self.changes.push(Change::Added(Arc::clone(&segment)));
         self.accounts.insert(self.head, Account::new(segment));

@@ -21,7 +21,7 @@
 use std::fmt;
 use std::mem::MaybeUninit;
 
-use crate::sync::{Arc, AtomicUsize, Ordering, Padded, UnsafeCell};
+use crate::sync::{Arc, AtomicUsize, Ordering, Spaced, UnsafeCell};
 
 /// A run of consecutive positions of a log, from `base` on.
 pub(crate) struct Segment<T> {
@@ -29,10 +29,11 @@ pub(crate) struct Segment<T> {
     cells: Box<[Slot<T>]>,
     /// What readers have seen of `published`: below it they leave the writer's cache line alone.
     seen: AtomicUsize,
-    published: Padded<AtomicUsize>,
+    published: Spaced<AtomicUsize>,
 }
 
 /// One slot, on a cache line of its own: the writer works on the next while this one is read.
+#[derive(Debug)]
 #[repr(align(64))]
 struct Slot<T>(UnsafeCell<MaybeUninit<T>>);
 
@@ -46,7 +47,7 @@ unsafe impl<T: Send + Sync> Sync for Segment<T> {}
 impl<T> Segment<T> {
     /// A segment of one slot that is full from the start.
     pub(crate) fn of_one(base: u64, value: T) -> Arc<Self> {
-        let mut tail = Tail::new(base, 1);
+        let mut tail = Tail::new(base, Slots::new(1));
         let pushed = tail.push(value);
         assert!(pushed.is_ok(), "a new segment has a free slot");
         tail.segment
@@ -67,7 +68,7 @@ impl<T> Segment<T> {
     /// How many slots are published.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.published.0.load(Ordering::Acquire)
+        self.published.value.load(Ordering::Acquire)
     }
 
     /// Whether a slot is published.
@@ -108,13 +109,44 @@ impl<T> Segment<T> {
     }
 }
 
-impl<T> Drop for Segment<T> {
-    fn drop(&mut self) {
+impl<T> Segment<T> {
+    /// The slots of a segment that nobody else holds, empty, to be used again.
+    pub(crate) fn into_slots(segment: Arc<Self>) -> Option<Slots<T>> {
+        let mut segment = Arc::into_inner(segment)?;
+        segment.clear();
+        Some(Slots(std::mem::take(&mut segment.cells)))
+    }
+
+    fn clear(&mut self) {
         let published = self.len();
+        // First, so that a value whose drop panics is not dropped again.
+        self.published.value.store(0, Ordering::Relaxed);
+        self.seen.store(0, Ordering::Relaxed);
         for cell in self.cells.iter().take(published) {
-            // SAFETY: the slot is initialised, and `&mut self` says that no reader is left.
+            // SAFETY: the slot was published and is not any more, so nobody else drops it, and
+            // `&mut self` says that no reader is left.
             cell.0.with_mut(|value| unsafe { (*value).assume_init_drop() });
         }
+    }
+}
+
+impl<T> Drop for Segment<T> {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Empty slots.
+#[derive(Debug)]
+pub(crate) struct Slots<T>(Box<[Slot<T>]>);
+
+impl<T> Slots<T> {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self((0..capacity).map(|_| Slot(UnsafeCell::new(MaybeUninit::uninit()))).collect())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -132,10 +164,9 @@ pub(crate) struct Tail<T> {
 }
 
 impl<T> Tail<T> {
-    pub(crate) fn new(base: u64, capacity: usize) -> Self {
-        let cells = (0..capacity).map(|_| Slot(UnsafeCell::new(MaybeUninit::uninit()))).collect();
-        let (seen, published) = (AtomicUsize::new(0), Padded(AtomicUsize::new(0)));
-        let segment = Arc::new(Segment { base, cells, seen, published });
+    pub(crate) fn new(base: u64, slots: Slots<T>) -> Self {
+        let (seen, published) = (AtomicUsize::new(0), Spaced::new(AtomicUsize::new(0)));
+        let segment = Arc::new(Segment { base, cells: slots.0, seen, published });
         Self { segment, len: 0 }
     }
 
@@ -165,7 +196,7 @@ impl<T> Tail<T> {
         // the one tail of this segment says that no other writer does.
         cell.0.with_mut(|slot| unsafe { (*slot).write(value) });
         self.len += 1;
-        self.segment.published.0.store(self.len, Ordering::Release);
+        self.segment.published.value.store(self.len, Ordering::Release);
         Ok(())
     }
 
@@ -190,7 +221,7 @@ impl<T> Tail<T> {
                 break;
             }
         }
-        self.segment.published.0.store(self.len, Ordering::Release);
+        self.segment.published.value.store(self.len, Ordering::Release);
         self.len - start
     }
 }
@@ -201,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_reader_sees_what_was_pushed_and_no_more() {
-        let mut tail = Tail::new(10, 2);
+        let mut tail = Tail::new(10, Slots::new(2));
         let segment = Arc::clone(tail.segment());
         assert!(segment.get(0).is_none());
         tail.push(String::from("a")).expect("free");
@@ -216,7 +247,7 @@ mod tests {
     #[test]
     fn dropping_a_segment_drops_each_published_value_once() {
         let counted = Arc::new(());
-        let mut tail = Tail::new(0, 8);
+        let mut tail = Tail::new(0, Slots::new(8));
         for _ in 0..3 {
             assert!(tail.push(Arc::clone(&counted)).is_ok());
         }
@@ -228,8 +259,24 @@ mod tests {
     }
 
     #[test]
+    fn slots_are_used_again_once_nobody_holds_them() {
+        let counted = Arc::new(());
+        let mut tail = Tail::new(0, Slots::new(4));
+        tail.push(Arc::clone(&counted)).expect("free");
+        let (segment, reader) = (Arc::clone(tail.segment()), Arc::clone(tail.segment()));
+        drop(tail);
+        assert!(Segment::into_slots(segment).is_none() && reader.get(0).is_some());
+        let slots = Segment::into_slots(reader).expect("the last one");
+        assert_eq!(Arc::strong_count(&counted), 1);
+        let mut tail = Tail::new(9, slots);
+        assert!(tail.segment().get(0).is_none(), "they are empty");
+        tail.push(counted).expect("free");
+        assert_eq!((tail.segment().end(), tail.segment().capacity()), (10, 4));
+    }
+
+    #[test]
     fn readers_on_other_threads_see_whole_values() {
-        let mut tail = Tail::new(0, 256);
+        let mut tail = Tail::new(0, Slots::new(256));
         let segment = Arc::clone(tail.segment());
         let reader = std::thread::spawn(move || {
             let mut seen = 0;
@@ -257,7 +304,7 @@ mod loom_tests {
     #[test]
     fn publish_against_read() {
         loom::model(|| {
-            let mut tail = Tail::new(0, 2);
+            let mut tail = Tail::new(0, Slots::new(2));
             let segment = Arc::clone(tail.segment());
             // The count of a std `Arc` is invisible to loom: the last owner is dropped after join.
             let last = Arc::clone(&segment);
@@ -278,7 +325,7 @@ mod loom_tests {
     #[test]
     fn publish_against_two_reads() {
         loom::model(|| {
-            let mut tail = Tail::new(0, 2);
+            let mut tail = Tail::new(0, Slots::new(2));
             let segment = Arc::clone(tail.segment());
             let last = Arc::clone(&segment);
             let read = |segment: &Segment<Box<usize>>| {

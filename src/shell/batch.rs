@@ -165,12 +165,12 @@ impl ExactSizeIterator for Iter<'_> {}
 #[cfg(all(test, not(siftbus_loom)))]
 mod tests {
     use super::*;
-    use crate::broker::slots::Tail;
+    use crate::broker::slots::{Slots, Tail};
     use crate::message::{Message, MessageId};
     use crate::time::Time;
 
     fn batch() -> Batch {
-        let mut tail = Tail::new(5, 8);
+        let mut tail = Tail::new(5, Slots::new(8));
         for id in 0..8 {
             let (message, time) = (Message::new("x"), Time::default());
             let published = Published { message, id: MessageId::from_u64(id), time };

@@ -46,6 +46,11 @@ impl Effects {
         self.rest().garbage.push(segment);
     }
 
+    /// The segments that were to be freed, for who can use them again.
+    pub(crate) fn take_garbage(&mut self) -> Vec<Arc<Segment>> {
+        self.rest.as_mut().map(|rest| std::mem::take(&mut rest.garbage)).unwrap_or_default()
+    }
+
     /// A message that nobody takes.
     pub(crate) fn discard(&mut self, message: Published) {
         self.rest().unclaimed.push(message);

@@ -34,7 +34,7 @@ use crate::broker::faults::PublishFaults;
 use crate::broker::hops::{Hops, Path};
 use crate::broker::ledger::TopicLedger;
 use crate::broker::log::live::Weight;
-use crate::broker::log::{Directory, TopicLog};
+use crate::broker::log::{Directory, Segment, TopicLog};
 use crate::clock::Reading;
 use crate::error::{AdminError, PublishReason, Resource};
 use crate::events::Event;
@@ -579,7 +579,18 @@ impl TopicShared {
             self.apply_changes(&mut state, &mut effects);
         }
         drop(state);
+        for segment in effects.take_garbage() {
+            self.use_again(segment);
+        }
         effects.run();
+    }
+
+    /// Drops the messages of a segment that nothing needs any more, and keeps its slots.
+    fn use_again(&self, segment: Arc<Segment>) {
+        if let Some(slots) = Segment::into_slots(segment) {
+            let unused = self.state.lock().log.keep(slots);
+            drop(unused);
+        }
     }
 
     /// Gives back what time has freed. Answers how many subscriptions it has looked at.

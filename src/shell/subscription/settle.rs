@@ -83,10 +83,10 @@ impl SubscriptionShared {
             if let Some(after) = after {
                 let old = state.keep_spare(batch);
                 drop(state);
+                drop(old);
                 if after.trim {
                     self.topic.trim(self);
                 }
-                drop(old);
                 return self.report(how, BatchOutcome { done, ..BatchOutcome::default() });
             }
         }
@@ -114,8 +114,9 @@ impl SubscriptionShared {
         }
         let segments = state.keep_box(batch);
         let after = self.leave(state, &mut effects);
-        self.finish(&mut effects, after);
+        // Before the topic gives segments back, so that it can use them again.
         drop(segments);
+        self.finish(&mut effects, after);
         self.report(how, outcome)
     }
 
