@@ -20,6 +20,8 @@ pub(super) struct Fields {
     /// The attributes again while they are few; else empty.
     few: Vec<FewName>,
     has_few: bool,
+    /// A bit for each length of a name that may be there: most other names go by it.
+    lengths: u64,
     /// Numbers of the fields of the message itself, where a filter asks for them.
     pub(super) ordering_key: Option<u32>,
     pub(super) data_size: Option<u32>,
@@ -63,6 +65,7 @@ impl Fields {
             names: HashIndex::default(),
             few: Vec::new(),
             has_few: true,
+            lengths: 0,
             ordering_key: None,
             data_size: None,
             attribute_count: None,
@@ -81,6 +84,9 @@ impl Fields {
     /// The number of an attribute that some filter names.
     #[inline]
     pub(super) fn find_name(&self, name: &[u8]) -> Option<u32> {
+        if self.lengths & length_bit(name) == 0 {
+            return None;
+        }
         if !self.has_few {
             return self.find_among_many(name);
         }
@@ -123,6 +129,7 @@ impl Fields {
         match field {
             Field::Attribute(name) => {
                 self.names.insert(self.hash.text(0, name.as_bytes()), at);
+                self.lengths |= length_bit(name.as_bytes());
                 self.refresh_few();
             }
             Field::OrderingKey => self.ordering_key = Some(at),
@@ -157,8 +164,10 @@ impl Fields {
         if !self.has_few {
             return;
         }
+        self.lengths = 0;
         for (at, entry) in &self.entries {
             if let Field::Attribute(name) = &entry.field {
+                self.lengths |= length_bit(name.as_bytes());
                 let (begin, length) = (word(name.as_bytes()), name.len() as u32);
                 self.few.push(FewName { begin, length, field: at as u32 });
             }
@@ -175,6 +184,11 @@ impl Fields {
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.few.is_empty()
     }
+}
+
+#[inline]
+fn length_bit(name: &[u8]) -> u64 {
+    1 << name.len().min(u64::BITS as usize - 1)
 }
 
 impl FieldEntry {

@@ -38,10 +38,6 @@ impl Views {
         is_decided && (matches.is_empty() || self.views.is_empty())
     }
 
-    pub(super) fn are_none(&self) -> bool {
-        self.views.is_empty()
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = &FilteredView> {
         self.views.iter().map(|(_, filtered)| filtered)
     }

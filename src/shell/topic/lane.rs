@@ -1,8 +1,9 @@
 //! The short way in: one message at a time while nothing is out of the ordinary.
 //!
-//! No filter, no publisher that waits, no limit and no budget near, no fault armed: what has to be
-//! true for that is worked out once, at the end of a publish that went the long way, and kept as a
-//! [`Lane`]. Whoever takes the lock otherwise closes it, so that no rule has to know of it.
+//! No filter that matches, no publisher that waits, no limit and no budget near, no fault armed:
+//! what has to be true for that is worked out once, at the end of a publish that went the long way,
+//! and kept as a [`Lane`]; whether a filter matches is known before. Whoever takes the lock
+//! otherwise closes it, so that no rule has to know of it.
 
 use super::admission::{Gate, Load};
 use super::{Appended, One, Recipients, TopicShared, TopicState, tell};
@@ -52,6 +53,7 @@ impl TopicShared {
         let mut state = self.state.lock();
         let is_plain = load.is_plain()
             && matches!(gate, Gate::Queue(None))
+            && state.views.have_none(matches)
             && state.lane.take(load.charge)
             && self.core.budget.has_ample_room(load.charge);
         if !is_plain {
@@ -87,7 +89,6 @@ impl TopicShared {
     pub(super) fn open_lane(&self, state: &mut TopicState) {
         let is_plain = !state.deleted
             && state.faults.is_none()
-            && state.views.are_none()
             && state.doors.publishers.is_empty()
             && state.sweep.is_some()
             && state.log.keeps_new();
