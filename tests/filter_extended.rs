@@ -123,6 +123,41 @@ fn lib_203_what_it_does_not_have_is_refused() {
 }
 
 #[test]
+fn lib_203_white_space_is_needed_only_where_words_would_run_together() {
+    for (text, canonical) in [
+        ("attributes.k IN(\"a\")", "attributes.k IN (\"a\")"),
+        ("attributes.\"k\"IN('a',3)AND true", "attributes.k IN (\"a\", 3) AND true"),
+        ("attributes.k<-5", "attributes.k < -5"),
+        ("(attributes.k=5)AND(true)", "attributes.k = 5 AND true"),
+        ("attributes.k='a'OR message:ordering_key", "attributes.k = \"a\" OR message:ordering_key"),
+        ("message : ordering_key", "message:ordering_key"),
+        ("attributes.IN IN ('IN')", "attributes.IN IN (\"IN\")"),
+        ("contains ( attributes.k , '' )", "contains(attributes.k, \"\")"),
+        ("-(-true)", "NOT (NOT true)"),
+    ] {
+        let filter = Filter::parse_extended(text).unwrap_or_else(|e| panic!("{text}: {e:#}"));
+        assert_eq!(filter.to_string(), canonical, "LIB-203: {text}");
+        assert_eq!(Filter::parse_extended(canonical).unwrap(), filter, "LIB-203: {text}");
+    }
+    for (text, kind) in [
+        ("attributes.k = 5AND true", Kind::InvalidNumber),
+        ("attributes.k > = 5", Kind::InvalidNumber),
+        ("attributes.k! = 5", Kind::UnknownOperator),
+        ("attributes.kIN (1)", Kind::MissingComparison),
+        ("NOTtrue", Kind::UnknownName),
+        ("true false", Kind::MissingOperator),
+        ("message .ordering_key = 'k'", Kind::InvalidField),
+        ("message. ordering_key = 'k'", Kind::InvalidField),
+        ("attributes.k IN ('a',)", Kind::MissingValue),
+        ("attributes.k IN (1,2", Kind::MalformedList),
+        ("attributes.k NOT IN (1)", Kind::MissingComparison),
+    ] {
+        let error = Filter::parse_extended(text).expect_err(text);
+        assert_eq!(error.kind(), kind, "LIB-203: {text}");
+    }
+}
+
+#[test]
 fn lib_203_limits_hold_on_both_sides() {
     let list = |count: usize| {
         let values: Vec<_> = (0..count).map(|n| n.to_string()).collect();

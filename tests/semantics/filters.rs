@@ -150,6 +150,38 @@ async fn lib_200_a_filter_counts_from_creation_to_deletion_however_slots_are_use
 }
 
 #[tokio::test(start_paused = true)]
+async fn lib_200_what_matches_and_what_does_not_take_turns() {
+    let w = World::new().await;
+    let even = filtered(&w, "even", "attributes.parity = \"even\"").await;
+    let message = |n: usize| {
+        let parity = if n.is_multiple_of(2) { "even" } else { "odd" };
+        Message::new(n.to_string()).with_attribute("parity", parity)
+    };
+    // One at a time, over more than a segment of the log; a filter comes and goes meanwhile.
+    let (mut odd, mut late) = (None, Vec::new());
+    for n in 0..1_000 {
+        match n {
+            400 => odd = Some(filtered(&w, "odd", "attributes.parity = \"odd\"").await),
+            600 => {
+                let odd: Subscription = odd.take().unwrap();
+                late = drain(&odd);
+                odd.delete().await.unwrap();
+            }
+            _ => {}
+        }
+        let takers = 1 + usize::from(n % 2 == 0) + usize::from(odd.is_some() && n % 2 == 1);
+        let receipt = w.topic.publish(message(n)).await.unwrap();
+        assert_eq!(receipt.recipients(), Some(takers), "LIB-200: message {n}");
+    }
+    let text = |n: usize| n.to_string();
+    assert_eq!(late, (401..600).step_by(2).map(text).collect::<Vec<_>>());
+    assert_eq!(even.stats().filtered_out, 500);
+    assert_eq!(drain(&even), (0..1_000).step_by(2).map(text).collect::<Vec<_>>());
+    assert_eq!(drain(&w.worker), (0..1_000).map(text).collect::<Vec<_>>());
+    assert_eq!(w.topic.stats().retained_messages, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn lib_201_weak_filters_are_bounded() {
     let (_bus, topic) = limited(|limits| limits.weak_filters_per_topic = 2).await;
     let subscribe = |name: &'static str, text| topic.subscribe(name, extended(text));

@@ -249,6 +249,30 @@ async fn seek_14_the_filter_applies_to_what_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn seek_14_fields_of_the_message_are_looked_at_like_its_attributes() {
+    let topic = TopicConfig::new().retention(DAY);
+    let w = World::build(Limits::embedded(), topic, SubscriptionConfig::new()).await;
+    let start = w.clock.now();
+    let keyed = |text: &'static str, key| Message::new(text).with_ordering_key(key);
+    w.topic.publish_many([keyed("a", "k"), keyed("long", "k"), keyed("b", "l")]).await.unwrap();
+    w.topic.publish(keyed("c", "k").with_attribute("n", "7")).await.unwrap();
+    for (name, text, expected) in [
+        ("key", "message.ordering_key = 'k'", &["a", "long", "c"][..]),
+        ("size", "message.data_size < 2", &["a", "b", "c"]),
+        ("count", "message.attribute_count = 1", &["c"]),
+        ("all", "message:ordering_key AND attributes.n > 6", &["c"]),
+        ("none", "NOT message:ordering_key", &[]),
+    ] {
+        let filter = Filter::parse_extended(text).unwrap();
+        let config = SubscriptionConfig::new().filter(filter);
+        let found = w.topic.subscribe(name, config).await.unwrap();
+        found.seek(start).await.unwrap();
+        assert_eq!(drain(&found), expected, "{text}"); // SEEK-14, LIB-203
+        assert_eq!(found.stats().backlog, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn seek_14_a_filtered_seek_back_over_many_messages_finds_the_few() {
     let topic = TopicConfig::new().retention(DAY);
     let w = World::build(Limits::embedded(), topic, SubscriptionConfig::new()).await;
