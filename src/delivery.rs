@@ -507,6 +507,11 @@ impl Delivery {
         Settlement { result }
     }
 
+    /// Where its bus is, for comparison.
+    pub(crate) fn bus_address(&self) -> usize {
+        self.inner.as_ref().map_or(0, |owned| Arc::as_ptr(&owned.shared.core).addr())
+    }
+
     pub(crate) fn is_of(&self, core: &Arc<crate::shell::core::BusCore>) -> bool {
         self.inner.as_ref().is_some_and(|owned| Arc::ptr_eq(&owned.shared.core, core))
     }

@@ -2,6 +2,7 @@
 //!
 //! A variant exists where a caller would do something different, and names the offending value.
 
+use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -69,12 +70,24 @@ impl std::fmt::Display for Resource {
     }
 }
 
+/// What a duration must be, in words; a range without an end has no figure for it.
+struct Within(Duration, Duration);
+
+impl fmt::Display for Within {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self(min, Duration::MAX) => write!(f, "at least {min:?}"),
+            Self(min, max) => write!(f, "from {min:?} to {max:?}"),
+        }
+    }
+}
+
 /// A configuration that the bus's [`Limits`](crate::Limits) do not allow.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A duration is out of its range.
-    #[error("{field} is {value:?}; it must be from {min:?} to {max:?}")]
+    #[error("{field} is {value:?}; it must be {}", Within(*min, *max))]
     OutOfRange {
         /// Which setting.
         field: &'static str,
@@ -586,7 +599,7 @@ pub enum MessageProblem {
         max: usize,
     },
     /// The time to live is not allowed (LIB-370).
-    #[error("a time to live of {ttl:?}; it must be from {min:?} to {max:?}")]
+    #[error("a time to live of {ttl:?}; it must be {}", Within(*min, *max))]
     TtlOutOfRange {
         /// What was given, rounded up to whole milliseconds.
         ttl: Duration,

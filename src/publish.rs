@@ -12,6 +12,7 @@ use crate::delivery::Delivery;
 use crate::error::{PublishError, PublishReason};
 use crate::message::Message;
 use crate::observe::Operation;
+use crate::received::Received;
 use crate::shell::matcher::Matches;
 use crate::shell::topic::admission::{Gate, Load};
 use crate::shell::topic::{Appended, TopicShared};
@@ -76,8 +77,15 @@ impl Topic {
         delivery: &Delivery,
         message: impl Into<Message>,
     ) -> Result<Receipt, PublishError> {
-        let mut message = message.into();
-        if !delivery.is_of(&self.shared().core) {
+        self.publish_on_behalf(delivery.is_of(&self.shared().core), message.into())
+    }
+
+    fn publish_on_behalf(
+        &self,
+        is_of_this_bus: bool,
+        mut message: Message,
+    ) -> Result<Receipt, PublishError> {
+        if !is_of_this_bus {
             let what = "the delivery is of another bus";
             return Err(PublishError::new(PublishReason::Misused { what }, vec![message]));
         }
@@ -356,5 +364,21 @@ impl<'a> Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+impl Received {
+    /// Publishes on behalf of this message while its handler runs: charged to the budget, but never
+    /// waiting for it, as [`Topic::publish_for`] (LIB-43).
+    ///
+    /// # Errors
+    ///
+    /// As [`Topic::publish_for`].
+    pub fn publish_to(
+        &self,
+        topic: &Topic,
+        message: impl Into<Message>,
+    ) -> Result<Receipt, PublishError> {
+        topic.publish_on_behalf(self.is_of(&topic.shared().core), message.into())
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use crate::attributes::Attributes;
 use crate::delivery::Delivery;
 use crate::message::{Message, MessageId};
+use crate::shell::core::BusCore;
 use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// A message as a handler or a push endpoint gets it.
@@ -23,6 +24,8 @@ pub struct Received {
     id: MessageId,
     publish_time: SystemTime,
     attempt: u32,
+    /// Which bus it is of: an address that is compared, and nothing else.
+    bus: usize,
     /// What a push endpoint gets has none: its future ends with the lease.
     lease: Option<Arc<Lease>>,
 }
@@ -52,6 +55,7 @@ impl Received {
             id: delivery.id(),
             publish_time: delivery.publish_time(),
             attempt: delivery.attempt(),
+            bus: delivery.bus_address(),
             lease,
         }
     }
@@ -90,6 +94,10 @@ impl Received {
     /// 4,095 count as 4,095.
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    pub(crate) fn is_of(&self, core: &Arc<BusCore>) -> bool {
+        self.bus == Arc::as_ptr(core).addr()
     }
 
     /// Whether the lease has ended before the answer: the message may be worked on elsewhere.

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::attributes::TRACE_KEYS;
+use crate::attributes::{Attributes, TRACE_KEYS};
 use crate::bus::{Bus, timeout};
 use crate::config::{Expiration, FlowControl, SubscriptionConfig};
 use crate::delivery::{Deliveries, Delivery};
 use crate::error::{AdminError, ReplyError, RequestError};
 use crate::filter::Filter;
 use crate::message::Message;
+use crate::received::Received;
 use crate::shell::core::BusCore;
 use crate::stream::BatchStream;
 use crate::subscription::Subscription;
@@ -174,7 +175,8 @@ impl Drop for Requester {
 
 /// Replies to a request, on the topic that the request names.
 ///
-/// Does not acknowledge the request: do that after. Never waits for room (LIB-43).
+/// Does not acknowledge the request: do that after. Never waits for room (LIB-43). In a handler it
+/// is [`Received::reply`].
 ///
 /// # Errors
 ///
@@ -189,25 +191,83 @@ pub async fn reply(
     request: &Delivery,
     message: impl Into<Message>,
 ) -> Result<Receipt, ReplyError> {
+    let (topic, message) = addressed(bus, request.attributes(), message.into()).await?;
+    Ok(topic.publish_for(request, message)?)
+}
+
+impl Received {
+    /// Replies to a request from within its handler, on the topic that the request names.
+    ///
+    /// The request is acknowledged when the handler answers `Ok`. Never waits for room (LIB-43).
+    ///
+    /// # Errors
+    ///
+    /// As [`reply`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before it is ready has published nothing.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use siftbus::{Bus, HandlerOptions, Received, Requester, SubscriptionConfig, TopicConfig};
+    /// use std::time::Duration;
+    ///
+    /// let bus = Bus::new();
+    /// let requests = bus.create_topic("requests", TopicConfig::new()).await?;
+    /// bus.create_topic("replies", TopicConfig::new()).await?;
+    /// let work = requests.subscribe("work", SubscriptionConfig::new()).await?;
+    ///
+    /// let replies = bus.clone();
+    /// let worker = work.handle(HandlerOptions::new(), move |request: Received| {
+    ///     let bus = replies.clone();
+    ///     async move {
+    ///         request.reply(&bus, request.data().len().to_string()).await?;
+    ///         Ok(())
+    ///     }
+    /// })?;
+    ///
+    /// let requester = Requester::new(&bus, "requests", "replies").await?;
+    /// let reply = requester.request("four", Duration::from_secs(5)).await?;
+    /// assert_eq!(reply.data().as_ref(), b"4");
+    /// # worker.drain().await;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn reply(
+        &self,
+        bus: &Bus,
+        message: impl Into<Message>,
+    ) -> Result<Receipt, ReplyError> {
+        let (topic, message) = addressed(bus, self.attributes(), message.into()).await?;
+        Ok(self.publish_to(&topic, message)?)
+    }
+}
+
+/// A reply with what tells its requester which request it is for, and the topic it goes to.
+async fn addressed(
+    bus: &Bus,
+    request: &Attributes,
+    message: Message,
+) -> Result<(Topic, Message), ReplyError> {
     let attribute = |attribute: &'static str| {
-        request.attribute(attribute).ok_or(ReplyError::NotARequest { attribute })
+        request.get(attribute).ok_or(ReplyError::NotARequest { attribute })
     };
     let reply_to = attribute(REPLY_TO)?;
     let message = message
-        .into()
         .with_attribute(REQUESTER, attribute(REQUESTER)?)
         .with_attribute(CORRELATION_ID, attribute(CORRELATION_ID)?);
     let message = with_trace_of(request, message, bus.limits().attributes);
-    Ok(bus.topic(reply_to).await?.publish_for(request, message)?)
+    Ok((bus.topic(reply_to).await?, message))
 }
 
 /// A reply is part of the trace of its request, unless it has a context of its own.
-fn with_trace_of(request: &Delivery, mut reply: Message, max_attributes: usize) -> Message {
+fn with_trace_of(request: &Attributes, mut reply: Message, max_attributes: usize) -> Message {
     if TRACE_KEYS.iter().any(|key| reply.attributes().get(key).is_some()) {
         return reply;
     }
     for key in TRACE_KEYS {
-        if let Some(value) = request.attribute(key)
+        if let Some(value) = request.get(key)
             && reply.attributes().len() < max_attributes
         {
             reply = reply.with_attribute(key, value);

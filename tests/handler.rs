@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use siftbus::{
-    AdminError, Bus, Clock, Code, ConfigError, DEAD_LETTER_SOURCE_DELIVERY_ERROR_MESSAGE,
-    DeadLetterPolicy, Failure, HANDLER_CONCURRENCY, Handler, HandlerOptions, Limits, ManualClock,
-    Message, PullError, Received, RetryPolicy, Subscription, SubscriptionConfig,
-    SubscriptionUpdate, Topic, TopicConfig, Verdict,
+    AdminError, Budget, Bus, Clock, Code, ConfigError, DEAD_LETTER_SOURCE_DELIVERY_ERROR_MESSAGE,
+    DeadLetterPolicy, Failure, HANDLER_CONCURRENCY, Handler, HandlerOptions, Limits,
+    MESSAGE_OVERHEAD, ManualClock, Message, PublishReason, PullError, REPLY_TO, Received,
+    ReplyError, Requester, RetryPolicy, Subscription, SubscriptionConfig, SubscriptionUpdate,
+    Topic, TopicConfig, Verdict,
 };
 use tokio::sync::Semaphore;
 
@@ -630,4 +631,45 @@ async fn a_kept_lease_survives_failed_extensions_but_not_its_end() {
     assert_eq!((handler.stats().succeeded, handler.stats().stale), (2, 1), "LS-11");
     assert_eq!(w.worker.stats().backlog, 0);
     w.bus.audit().assert_balanced();
+}
+
+/// With room for one message, which is the one that is worked on.
+#[tokio::test(start_paused = true)]
+async fn a_handler_publishes_and_replies_without_waiting_for_room() {
+    let payload = "x".repeat(200);
+    let budget = Budget::new(MESSAGE_OVERHEAD as u64 + 500);
+    let bus = Bus::builder().budget(budget).build();
+    let other = Bus::new().create_topic("replies", TopicConfig::new()).await.unwrap();
+    let requests = bus.create_topic("requests", TopicConfig::new()).await.unwrap();
+    let replies = bus.create_topic("replies", TopicConfig::new()).await.unwrap();
+    let worker = requests.subscribe("worker", SubscriptionConfig::new()).await.unwrap();
+    let kept = replies.subscribe("kept", SubscriptionConfig::new()).await.unwrap();
+    let (bus_of_replies, again) = (bus.clone(), requests.clone());
+    let handler = worker
+        .handle(HandlerOptions::new(), move |request: Received| {
+            let (bus, again, other) = (bus_of_replies.clone(), again.clone(), other.clone());
+            async move {
+                let error = request.publish_to(&other, "astray").unwrap_err();
+                assert!(matches!(error.reason(), PublishReason::Misused { .. }), "LIB-43");
+                let Some(_) = request.attribute(REPLY_TO) else {
+                    let error = request.reply(&bus, "to nobody").await.unwrap_err();
+                    assert!(matches!(error, ReplyError::NotARequest { .. }));
+                    return Ok(());
+                };
+                let full = again.try_publish("y".repeat(400)).unwrap_err();
+                assert!(matches!(full.reason(), PublishReason::NoRoom { .. }), "{full}");
+                request.publish_to(&again, "y".repeat(400))?;
+                request.reply(&bus, "z".repeat(400)).await?;
+                Ok(())
+            }
+        })
+        .unwrap();
+    let requester = Requester::new(&bus, "requests", "replies").await.unwrap();
+    let reply = requester.request(payload, SECOND).await.unwrap();
+    assert_eq!(reply.data().len(), 400, "LIB-43");
+    let batch = kept.pull(1).await.unwrap();
+    assert_eq!(batch.ack_all().done, 1);
+    bus.timeout(SECOND, bus.wait_idle()).await.unwrap();
+    let stats = handler.drain().await;
+    assert_eq!((stats.succeeded, stats.failed, stats.panicked), (2, 0, 0), "LIB-43, LIB-300");
 }

@@ -153,6 +153,7 @@ fn every_future_can_be_spawned() {
     future(|| any::<Push>().drain());
     future(|| any::<&Push>().ended());
     future(|| any::<&Received>().lost());
+    future(|| any::<&Received>().reply(any(), "x"));
     // Request and reply
     future(|| Requester::new(any(), "", ""));
     future(|| any::<&Requester>().request("x", Duration::ZERO));
