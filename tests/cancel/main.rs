@@ -6,8 +6,11 @@
 //! so a call that polls itself into progress would be seen as one that does not end.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod past;
 #[cfg(feature = "http")]
+#[path = "../receiver/mod.rs"]
 mod receiver;
+mod room;
 
 use std::future::Future;
 use std::pin::{Pin, pin};
