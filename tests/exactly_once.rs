@@ -1,10 +1,10 @@
 //! Exactly-once delivery under threads: no delivery after a successful ack (EOD-1, EOD-14), and an
 //! outcome for each id that is true (EOD-3 … EOD-5).
 //!
-//! A publisher, workers that answer in every way there is, in and out of time, and a clock that lets
-//! leases lapse run at once on real threads; the time is virtual all the same. Nothing is judged by
-//! when threads saw something, only by what the bus said: the number of the attempt grows with each
-//! hand-out, so a hand-out after a successful ack would have a higher one than what was acknowledged.
+//! A publisher, workers that answer in every way there is, in and out of time, and a clock that
+//! lets leases lapse run at once on real threads; the time is virtual all the same. Nothing is
+//! judged by when threads saw something, only by what the bus said: the number of the attempt grows
+//! with each hand-out, so one after a successful ack would have a higher one than was acknowledged.
 //! A seed fixes what each thread does, not how they meet; on a failure it is printed.
 //! `SIFTBUS_SEEDS=<n>` runs so many.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]

@@ -98,7 +98,9 @@ impl SubscriptionShared {
         loop {
             let mut effects = Effects::default();
             if state.is_scanning() {
-                self.look_back(&mut state, left, reading.now);
+                // Which of them are free is not known before where keys have an order (LIB-11).
+                let wanted = if state.broker.is_ordered() { usize::MAX } else { left };
+                self.look_back(&mut state, wanted, reading.now);
                 self.look_at_head(&mut state);
             }
             let most = state.at_once(left);
