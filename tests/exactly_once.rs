@@ -47,7 +47,7 @@ struct Seen {
 }
 
 fn run(seed: u64) {
-    let (is_ordered, retries) = (seed % 2 == 0, seed % 4 > 1);
+    let (is_ordered, retries) = (seed.is_multiple_of(2), seed % 4 > 1);
     let clock = ManualClock::new();
     let bus = Bus::builder().clock(Clock::manual(&clock)).seed(seed).build();
     let topic = now(bus.create_topic("orders", TopicConfig::new())).unwrap();
