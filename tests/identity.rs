@@ -259,6 +259,23 @@ fn wrong_signatures_are_refused() {
     }
 }
 
+/// While keys are changed a set has the old one and the new one.
+#[test]
+fn keys_are_told_apart_by_their_ids() {
+    let (old, new) = (&*RSA, Issuer::new(SigningAlgorithm::Es256));
+    let tokens = [old, &new].map(|issuer| issuer.token(ACCOUNT, AUDIENCE, now()).unwrap());
+    let mut both = old.jwks().unwrap();
+    let added = new.jwks().unwrap()["keys"][0].clone();
+    both["keys"].as_array_mut().unwrap().push(added);
+    let verifier = Verifier::new(&both, AUDIENCE, ACCOUNT).unwrap();
+    for token in &tokens {
+        assert!(verifier.verify(token, now()).is_ok(), "LIB-321, PUSH-14");
+    }
+    let verifier = Verifier::new(&new.jwks().unwrap(), AUDIENCE, ACCOUNT).unwrap();
+    assert_eq!(verifier.verify(&tokens[0], now()), Err(IdentityError::UnknownKey), "LIB-321");
+    assert!(verifier.verify(&tokens[1], now()).is_ok(), "LIB-321");
+}
+
 #[test]
 fn every_error_but_one_is_401() {
     use IdentityError::*;
