@@ -140,8 +140,7 @@ impl<T: Copy> Matcher<T> {
     }
 
     /// Adds a filter that is not there yet; answers the version from which on it is.
-    pub(crate) fn insert(&self, registry: &mut Registry<T>, normal: Normal, value: T) -> u64 {
-        let normal = Arc::new(normal);
+    pub(crate) fn insert(&self, registry: &mut Registry<T>, normal: Arc<Normal>, value: T) -> u64 {
         let (mut added, mut planned) = ((0, 0), None);
         self.change(|index| {
             // Made once: both copies have the same history.
@@ -247,8 +246,8 @@ mod loom_tests {
     use super::*;
     use crate::sync::AtomicBool;
 
-    fn filter(text: &str) -> Normal {
-        Filter::parse(text).expect("a filter").normal()
+    fn filter(text: &str) -> Arc<Normal> {
+        Arc::new(Filter::parse(text).expect("a filter").normal())
     }
 
     /// What stands under one value: both filters have the same key.

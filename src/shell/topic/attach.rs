@@ -29,23 +29,25 @@ impl TopicShared {
             return Ok(self.attach(&mut state, None, topic, name, config, reading));
         }
         // Whoever holds the registry is alone with changes of filters; publishers go on.
-        let normal = filter.normal();
+        let normal = Arc::new(filter.normal());
         let mut registry = self.matcher.registry();
         let known = registry.find(&normal);
-        let key = match known {
-            Some(key) => key,
+        let (key, came) = match known {
+            Some(key) => (key, None),
             None => {
                 self.check_index(&normal, &name)?;
                 let mut state = self.lock();
                 self.check_room(&state, &name)?;
                 let key = state.views.add(&filter);
                 drop(state);
-                let version = self.matcher.insert(&mut registry, normal.clone(), key);
-                self.lock().views.came(version, key, filter);
-                key
+                let version = self.matcher.insert(&mut registry, Arc::clone(&normal), key);
+                (key, Some(version))
             }
         };
         let mut state = self.lock();
+        if let Some(version) = came {
+            state.views.came(version, key, filter);
+        }
         if let Err(error) = self.check_room(&state, &name) {
             if known.is_none() {
                 state.views.remove(key);
@@ -71,12 +73,14 @@ impl TopicShared {
         let retention = state.retention_of(&config);
         state.least_retention = state.least_retention.min(retention);
         let accepted = state.accepted_by(&view);
-        let is_unfiltered = key.is_none();
+        let (is_unfiltered, retains_acked) = (key.is_none(), config.retain_acked);
         let subscription =
             SubscriptionShared::new(topic, view, is_unfiltered, name, config, retention, reading);
         let (published, head) = (state.ledger.published, state.log.head());
         subscription.begin_books(Start { accepted, published, head });
-        state.retain_acked(&subscription, &subscription.config());
+        if retains_acked {
+            state.retain_acked(&subscription, &subscription.config());
+        }
         state.subscriptions.insert(subscription.incarnation, Arc::clone(&subscription));
         self.watch_limit(state, &subscription);
         subscription
