@@ -6,12 +6,12 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use siftbus::{
-    AckId, Bus, DeadLetterPolicy, Deliveries, Message, RetryPolicy, Subscription,
+    AckId, BacklogLimit, Bus, DeadLetterPolicy, Deliveries, Message, RetryPolicy, Subscription,
     SubscriptionConfig, Topic, TopicConfig,
 };
 
-use crate::cycle::{BATCH, borrowed};
-use crate::measure::{Sample, cpu, median, one_thread, payload, race, wall};
+use crate::cycle::{AHEAD, BATCH, borrowed, single, two_tasks};
+use crate::measure::{Results, Sample, cpu, median, one_thread, payload, race, two_threads, wall};
 use crate::table::{Goal, Line, Table};
 
 async fn bus_with(config: SubscriptionConfig) -> (Bus, Topic, Subscription) {
@@ -22,31 +22,48 @@ async fn bus_with(config: SubscriptionConfig) -> (Bus, Topic, Subscription) {
     (bus, topic, subscription)
 }
 
-/// The cycle of row 1 with a retry and a dead-letter policy, beside the same without.
+/// Rows 1 to 3 with a retry and a dead-letter policy, beside the same without.
 pub(crate) fn unused_policies(table: &mut Table) {
     const BATCHES: usize = 1_000;
-    const UNITS: usize = BATCHES * BATCH;
-    let runtime = one_thread();
+    const SINGLES: usize = 50_000;
     let payload = payload(16);
-    let plain = runtime.block_on(bus_with(SubscriptionConfig::new()));
-    let config = SubscriptionConfig::new()
-        .retry_policy(RetryPolicy::new())
-        .dead_letter_policy(DeadLetterPolicy::new("dead"));
-    let with = runtime.block_on(bus_with(config));
-    let run = |(_, topic, subscription): &(Bus, Topic, Subscription)| {
-        let make = || Message::new(payload.clone());
-        wall(UNITS, || runtime.block_on(borrowed(topic, subscription, BATCHES, make)))
+    let limit = BacklogLimit::new(AHEAD as u64);
+    let plain = || SubscriptionConfig::new().backlog_limit(limit);
+    let with = || {
+        plain().retry_policy(RetryPolicy::new()).dead_letter_policy(DeadLetterPolicy::new("dead"))
     };
-    let results = race(31, vec![Box::new(|| run(&with)), Box::new(|| run(&plain))]);
-    table.add(Line {
-        row: "policies",
-        what: "row 1 with a retry and a dead-letter policy".into(),
-        ours: format!("{:.1} ns", results.nanos(0)),
-        peer: format!("without {:.1} ns", results.nanos(1)),
-        judged: results.ratio(0, 1),
-        goal: Goal::AtMost(1.1),
-        stretch: Goal::AtMost(1.02),
-    });
+    let mut add = |what: &str, results: Results| {
+        table.add(Line {
+            row: "policies",
+            what: format!("{what} with a retry and a dead-letter policy"),
+            ours: format!("{:.1} ns", results.nanos(0)),
+            peer: format!("without {:.1} ns", results.nanos(1)),
+            judged: results.ratio(0, 1),
+            goal: Goal::AtMost(1.1),
+            stretch: Goal::AtMost(1.02),
+        });
+    };
+    let (one, two) = (one_thread(), two_threads());
+    let batched = |(_, topic, subscription): &(Bus, Topic, Subscription)| {
+        let make = || Message::new(payload.clone());
+        let work = borrowed(topic, subscription, BATCHES, make);
+        wall(BATCHES * BATCH, || one.block_on(work))
+    };
+    let between = |(_, topic, subscription): &(Bus, Topic, Subscription)| {
+        let work = two_tasks(topic, subscription, &payload, BATCHES);
+        wall(BATCHES * BATCH, || two.block_on(work))
+    };
+    let singly = |(_, topic, subscription): &(Bus, Topic, Subscription)| {
+        let work = single(topic, subscription, SINGLES, &payload);
+        wall(SINGLES, || one.block_on(work))
+    };
+    let worlds = || (one.block_on(bus_with(with())), one.block_on(bus_with(plain())));
+    let (a, b) = worlds();
+    add("row 1", race(31, vec![Box::new(|| batched(&a)), Box::new(|| batched(&b))]));
+    let (a, b) = worlds();
+    add("row 2", race(31, vec![Box::new(|| between(&a)), Box::new(|| between(&b))]));
+    let (a, b) = worlds();
+    add("row 3", race(31, vec![Box::new(|| singly(&a)), Box::new(|| singly(&b))]));
 }
 
 /// Messages of 10,000 keys on an ordered subscription, beside the same on an unordered one: with
