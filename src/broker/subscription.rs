@@ -401,7 +401,7 @@ impl SubscriptionState {
     }
 
     fn fire_one(&mut self, index: u64, now: Time, backlog: &mut impl Backlog) {
-        let Some(word) = self.window.get_mut(index) else { return };
+        let Some(word) = self.window.get(index) else { return };
         let (phase, due) = (word.phase(), word.deadline());
         let next = match phase {
             Phase::Leased | Phase::LapsedBackingOff => Phase::Lapsed,
@@ -410,19 +410,20 @@ impl SubscriptionState {
                 return;
             }
         };
+        if phase != Phase::Leased && self.is_over(index, now, backlog) {
+            // Also looked at early for this: its key need not wait for it (LIB-373).
+            self.ledger.expired += 1;
+            return self.drop_expired(index, backlog);
+        }
         if now < due {
-            if phase != Phase::Leased && self.is_over(index, now, backlog) {
-                // It was looked at early for this: its key need not wait for it (LIB-373).
-                self.ledger.expired += 1;
-                return self.drop_expired(index, backlog);
-            }
             // The deadline was extended: file it where it belongs now (L13).
             self.deadlines.add(Run { due, first: index, len: 1 });
             return;
         }
         if phase == Phase::Leased {
-            self.lapse(index, due, now, backlog);
-        } else {
+            return self.lapse(index, due, now, backlog);
+        }
+        if let Some(word) = self.window.get_mut(index) {
             word.set_phase(next);
             self.delayed -= 1;
             self.make_ready(index);

@@ -309,6 +309,18 @@ async fn lib_373_a_key_does_not_wait_for_the_delay_of_what_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lib_371_what_is_over_when_its_delay_ends_goes_then() {
+    let w = World::new().await;
+    w.topic.publish("held").await.unwrap();
+    w.topic.publish(mortal("given back", SECOND)).await.unwrap();
+    let _held = take_one(&w.worker);
+    take_one(&w.worker).nack_after(SECOND).await.unwrap();
+    w.clock.advance(SECOND);
+    let stats = w.worker.stats();
+    assert_eq!((stats.backlog, stats.ready, stats.expired_messages), (1, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn lib_370_fresh_messages_come_though_all_that_was_given_back_is_over() {
     let w = World::new().await;
     w.topic.publish("in front").await.unwrap();
