@@ -540,19 +540,29 @@ impl SubscriptionState {
                 None if fresh && work > 0 => self.lease_next_fresh(options),
                 None => break,
             };
-            if options.owner != 0 || options.max_bytes != u64::MAX {
-                let size = backlog.meta(leased.index).map_or(0, |meta| meta.size);
-                bytes += size;
-                self.owners.charge(options.owner, size);
-            }
-            let due = options.deadline;
-            self.deadlines.add(Run { due, first: leased.index, len: 1 });
-            self.leased += 1;
+            bytes += self.note_lease(leased.index, options, backlog);
             taken += 1;
             out.extend([leased]);
         }
         self.bound_hints();
         (taken, work == 0)
+    }
+
+    /// A message was handed out: when its lease ends, and whose quota it takes.
+    fn note_lease(&mut self, index: u64, options: LeaseOptions, backlog: &mut impl Backlog) -> u64 {
+        self.deadlines.add(Run { due: options.deadline, first: index, len: 1 });
+        self.leased += 1;
+        self.charge(index, options, backlog)
+    }
+
+    /// Charges a message to its owner's quota. Answers its size, or nothing if nobody counts bytes.
+    fn charge(&mut self, index: u64, options: LeaseOptions, backlog: &mut impl Backlog) -> u64 {
+        if options.owner == 0 && options.max_bytes == u64::MAX {
+            return 0;
+        }
+        let size = backlog.meta(index).map_or(0, |meta| meta.size);
+        self.owners.charge(options.owner, size);
+        size
     }
 
     fn lease_next_fresh(&mut self, options: LeaseOptions) -> Leased {

@@ -68,11 +68,7 @@ impl SubscriptionState {
                 None => break,
             };
             let Some(leased) = leased else { continue };
-            if options.owner != 0 || options.max_bytes != u64::MAX {
-                let size = backlog.meta(leased.index).map_or(0, |meta| meta.size);
-                bytes += size;
-                self.owners.charge(options.owner, size);
-            }
+            bytes += self.charge(leased.index, options, backlog);
             out.extend([leased]);
             taken += 1;
         }

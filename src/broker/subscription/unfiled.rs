@@ -4,7 +4,7 @@
 //! order, nobody asks, and a batch costs what it costs without order. Whatever else is about to
 //! happen to such a lease files all of them first (L8); from then on `ordered.rs` goes by the keys.
 
-use super::{Backlog, LeaseId, LeaseOptions, MAX_WORK, Phase, Run, Runs, SubscriptionState};
+use super::{Backlog, LeaseId, LeaseOptions, MAX_WORK, Phase, Runs, SubscriptionState};
 use crate::broker::ordering::{Client, KEYED, Unfiled};
 
 impl SubscriptionState {
@@ -45,12 +45,7 @@ impl SubscriptionState {
         let (mut taken, mut bytes) = (0, 0);
         while taken < max && bytes < options.max_bytes && self.window.cursor() < head {
             let leased = self.lease_next_fresh(options);
-            let size = backlog.meta(leased.index).map_or(0, |meta| meta.size);
-            bytes += size;
-            self.owners.charge(options.owner, size);
-            let due = options.deadline;
-            self.deadlines.add(Run { due, first: leased.index, len: 1 });
-            self.leased += 1;
+            bytes += self.note_lease(leased.index, options, backlog);
             taken += 1;
             out.extend([leased]);
         }
