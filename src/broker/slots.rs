@@ -1,8 +1,8 @@
 //! Segments of the topic log: slots that are written once and read by many without a lock.
 //!
-//! Holds the crate's only `unsafe`. A [`Tail`] is the one writer of its [`Segment`]: it cannot be
-//! cloned and is the only thing that hands out the right to write. Readers hold the segment by
-//! `Arc`.
+//! One of the two files with `unsafe`, beside `arena.rs`. A [`Tail`] is the one writer of its
+//! [`Segment`]: it cannot be cloned and is the only thing that hands out the right to write.
+//! Readers hold the segment by `Arc`.
 //!
 //! **Invariant.** Slots below `published` are initialised and never written again until the
 //! segment is dropped; slots at or above it are touched by the tail alone. `published` only grows,
